@@ -1,0 +1,1 @@
+"""Command lines of imlenet_jax: flags and printing."""

@@ -1,0 +1,135 @@
+"""What all commands share: flag types, one-sentence errors, exit statuses."""
+
+import argparse
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from imlenet_jax.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one sentence and that accepts no abbreviated flags."""
+
+    def __init__(self, **kwargs):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def boolean(text: str) -> bool:
+    """`True` or `False`, as the reference's flags spell it (yes/no, 1/0, t/f are taken too)."""
+    if text.lower() in ("true", "t", "yes", "y", "1"):
+        return True
+    if text.lower() in ("false", "f", "no", "n", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"'{text}' is neither True nor False")
+
+
+def positive_int(text: str) -> int:
+    """An integer of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return value
+
+
+def seed(text: str) -> int:
+    """A seed: an integer from 0 to 2**32 - 1."""
+    if not (text.isascii() and text.isdigit()) or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to 4294967295")
+    return int(text)
+
+
+def folds(text: str) -> tuple[int, ...]:
+    """Folds of PTB-XL, as `1-8`, `9` or `1,3,5-7`: sorted numbers from 1 to 10."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not (first.isascii() and first.isdigit() and (last or first).isascii() and (last or first).isdigit()):
+            raise argparse.ArgumentTypeError(f"'{text}' is not a list of folds such as 1-8 or 9,10")
+        low, high = int(first), int(last or first)
+        if not 1 <= low <= high <= 10:
+            raise argparse.ArgumentTypeError(f"'{text}' names folds outside 1 to 10, or a range that runs backwards")
+        numbers.update(range(low, high + 1))
+    return tuple(sorted(numbers))
+
+
+def likelihood(text: str) -> float:
+    """A likelihood of PTB-XL: a number from 0 to 100."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a likelihood from 0 to 100")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return value
+
+
+def add_data_flags(parser: Parser) -> None:
+    """The flags that train and test share: which records, and with which labels."""
+    parser.add_argument(
+        "--data_dir",
+        default="data/ptb",
+        help="PTB-XL folder, or shards made by experiments.prepare, or 'synthetic' for the embedded data set",
+    )
+    parser.add_argument("--batchsize", type=positive_int, default=32, help="records per step, over all devices")
+    parser.add_argument("--val_folds", type=folds, default=(9,), help="folds that select the best epoch")
+    parser.add_argument("--test_folds", type=folds, default=(10,), help="folds that are tested on")
+    parser.add_argument(
+        "--min_likelihood", type=likelihood, help="drop statements whose stated likelihood is below this, 0 to 100"
+    )
+    parser.add_argument(
+        "--allow_missing", type=boolean, default=False, help="go on without records whose files are missing"
+    )
+    parser.add_argument("--checkpoint_dir", type=Path, default=Path("checkpoints"), help="<model>/ is made below it")
+    parser.add_argument("--log_dir", type=Path, default=Path("logs"), help="metrics and predictions go there")
+    parser.add_argument("--num_devices", type=positive_int, help="devices to use; all of them by default")
+
+
+def execute(parser: Parser, run: Callable[[argparse.Namespace], None], argv: list[str] | None = None) -> NoReturn:
+    """Parse the flags, run the command and end the process: 0 done, 2 a user's error, 130 interrupted."""
+    args = parser.parse_args(argv)
+    warnings.showwarning = _one_line_warning
+    try:
+        run(args)
+        status = 0
+    except UserError as error:
+        status = _complain(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        status = _complain(f"{os.strerror(error.errno)}{where}: free space there or choose another folder")
+    sys.exit(status)
+
+
+def _complain(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _one_line_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"warning: {message}", file=sys.stderr)

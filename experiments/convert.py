@@ -1,0 +1,56 @@
+"""Turn weights of an original network into one of our checkpoints.
+
+python -m experiments.convert --model imle_net --weights imle_net_weights.h5 --out checkpoints/imle_net
+"""
+
+import dataclasses
+from pathlib import Path
+
+from experiments.cli import Parser, execute
+from imlenet_jax.data.ptbxl import LEADS, SUPERCLASSES
+from imlenet_jax.errors import UserError
+from imlenet_jax.interop import import_weights
+from imlenet_jax.models import MODELS, entry, make_config
+from imlenet_jax.training.checkpoint import Checkpoints, Meta
+from imlenet_jax.training.parallel import print_devices
+
+# The scaler that the original ships for its published 5-class weights (data/standardization.bin), in mV.
+SHIPPED_MEAN, SHIPPED_STD = -0.000825140242832062, 0.23221818381812617
+
+
+def main() -> None:
+    """Parse the flags and run."""
+    parser = Parser(prog="python -m experiments.convert", description="Original weights to a checkpoint.")
+    parser.add_argument("--model", required=True, help=f"one of {', '.join(MODELS)}")
+    parser.add_argument("--weights", type=Path, required=True, help="keras .h5, torch .pt, or .npz by state-dict name")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write; must not hold any yet")
+    parser.add_argument("--scaler_mean", type=float, default=SHIPPED_MEAN, help="mean of the training signals, mV")
+    parser.add_argument("--scaler_std", type=float, default=SHIPPED_STD, help="their standard deviation, mV")
+    execute(parser, run)
+
+
+def run(args) -> None:
+    """Convert."""
+    entry(args.model)
+    print_devices()
+    if args.scaler_std <= 0:
+        raise UserError(f"--scaler_std {args.scaler_std} is not a positive number of mV")
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise UserError(f"--out {args.out} exists and is not an empty folder; choose another")
+    imported = import_weights(args.model, args.weights)
+    meta = Meta(
+        model=args.model,
+        config=dataclasses.asdict(make_config(args.model)),
+        classes=list(SUPERCLASSES),
+        leads=list(LEADS),
+        sampling_rate=100,
+        scaler={"mean": args.scaler_mean, "std": args.scaler_std},
+        training={"converted_from": args.weights.name},
+    )
+    with Checkpoints(args.out) as checkpoints:
+        checkpoints.save(meta, variables=imported.variables)
+    print(f"{len(imported.targets)} arrays of {args.weights} converted to {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Train a network on PTB-XL.
+
+python -m experiments.train --model imle_net --data_dir data/ptb --batchsize 32 --epochs 60
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from experiments.cli import (
+    Parser,
+    add_data_flags,
+    boolean,
+    execute,
+    folds,
+    positive_float,
+    positive_int,
+    seed,
+)
+from imlenet_jax.data.loader import Split, select
+from imlenet_jax.data.open import open_dataset
+from imlenet_jax.data.shards import Dataset
+from imlenet_jax.errors import UserError
+from imlenet_jax.models import MODELS, entry, make_config
+from imlenet_jax.training.checkpoint import SCORE, Checkpoints, Meta, move_aside
+from imlenet_jax.training.logs import RunLog
+from imlenet_jax.training.loop import Recipe, fit
+from imlenet_jax.training.parallel import Devices, print_devices
+
+SCALER_FOLDS = tuple(range(1, 9))  # those that `prepare` computed the stored scaler from
+
+
+def main() -> None:
+    """Parse the flags and run."""
+    parser = Parser(prog="python -m experiments.train", description="Train a network on PTB-XL.")
+    parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
+    add_data_flags(parser)
+    parser.add_argument("--train_folds", type=folds, default=SCALER_FOLDS, help="folds that are trained on")
+    parser.add_argument("--epochs", type=positive_int, default=Recipe.epochs, help="passes over the training records")
+    parser.add_argument("--lr", type=positive_float, default=Recipe.lr, help="Adam's learning rate")
+    parser.add_argument(
+        "--patience", type=positive_int, default=Recipe.patience, help="epochs without a better validation AUC to stop at"
+    )
+    parser.add_argument("--seed", type=seed, default=Recipe.seed, help="decides weights, order and dropout")
+    parser.add_argument(
+        "--drop_last", type=boolean, default=True, help="leave the last, partial batch of an epoch out (it is reshuffled)"
+    )
+    parser.add_argument(
+        "--config", type=_json_object, default={}, help="constants of the network to change, as JSON: '{\"lstm_units\": 32}'"
+    )
+    parser.add_argument("--loggr", type=boolean, default=False, help="log to wandb too")
+    parser.add_argument("--sub", type=boolean, default=False, help="sub-diagnosis of MI (not available yet)")
+    execute(parser, run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train."""
+    entry(args.model)
+    if args.sub:
+        raise UserError("--sub True, the sub-diagnosis of MI, is not available in this version: leave it out")
+    if not set(args.train_folds).isdisjoint(args.val_folds + args.test_folds):
+        raise UserError("--train_folds shares folds with --val_folds or --test_folds: choose folds that are apart")
+    devices = Devices(args.num_devices)
+    devices.check(args.batchsize)
+    print_devices()
+    dataset = open_dataset(args.data_dir, allow_missing=args.allow_missing)
+    train = select(dataset, args.train_folds, "training", args.min_likelihood)
+    validation = select(dataset, args.val_folds, "validation", args.min_likelihood)
+    meta = describe(args, dataset, train)
+
+    folder = args.checkpoint_dir / args.model
+    old = move_aside(folder)
+    if old:
+        print(f"earlier checkpoints moved to {old}")
+    print(f"{args.model}: {len(train.rows)} records to train on, {len(validation.rows)} to validate on")
+    recipe = Recipe(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)})
+    with RunLog(args.log_dir, args.model, meta.training, args.loggr) as log, Checkpoints(folder) as checkpoints:
+        best = fit(meta, train, validation, recipe, devices, checkpoints, log)
+    print(f"best: epoch {best['epoch']}, validation macro AUC {best[SCORE]:.4f}")
+    print(f"checkpoints: {folder}   logs: {log.path}")
+    print(f"next: python -m experiments.test --model {args.model} --data_dir {args.data_dir}")
+
+
+def describe(args: argparse.Namespace, dataset: Dataset, train: Split) -> Meta:
+    """What the run's checkpoints say of themselves."""
+    sizes = {"leads": len(dataset.leads), "length": dataset.length, "classes": len(dataset.classes)}
+    usual = args.train_folds == SCALER_FOLDS and args.min_likelihood is None
+    mean, std = dataset.scaler if usual else dataset.fit_scaler(train.rows)
+    flags = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    return Meta(
+        model=args.model,
+        config=dataclasses.asdict(make_config(args.model, args.config | sizes)),
+        classes=list(dataset.classes),
+        leads=list(dataset.leads),
+        sampling_rate=dataset.sampling_rate,
+        scaler={"mean": mean, "std": std},
+        data_fingerprint=dataset.fingerprint,
+        training=flags,
+    )
+
+
+def _json_object(text: str) -> dict:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a JSON object such as '{{\"lstm_units\": 32}}'")
+    return value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""A trained network to ask: probabilities and attention for ECGs in mV."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from imlenet_jax.errors import UserError
+from imlenet_jax.models import create_model
+from imlenet_jax.training.checkpoint import Meta, load_variables
+
+
+def load(path: str | Path, which: str = "best") -> "Classifier":
+    """Load a trained network from a checkpoint folder, such as `checkpoints/imle_net`.
+
+    `which` is `best` (by validation macro AUC) or `latest`.
+
+    Raises:
+        UserError: there is no checkpoint, it is damaged, or of another format.
+    """
+    return Classifier(*load_variables(Path(path), which))
+
+
+class Classifier:
+    """A network with its weights, its classes and the preprocessing it was trained with."""
+
+    def __init__(self, meta: Meta, variables: dict[str, Any]):
+        self.meta = meta
+        self._variables = variables
+        self._network = create_model(meta.model, meta.network_config)
+        self._apply: Callable[..., Any] = jax.jit(partial(_apply, self._network, meta.scaling))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes, in the order of the probabilities."""
+        return tuple(self.meta.classes)
+
+    @property
+    def leads(self) -> tuple[str, ...]:
+        """The leads, in the order that signals must have."""
+        return tuple(self.meta.leads)
+
+    @property
+    def sampling_rate(self) -> int:
+        """Samples per second that signals must have."""
+        return self.meta.sampling_rate
+
+    def predict_proba(self, signals: np.ndarray, batchsize: int = 32) -> np.ndarray:
+        """Class probabilities, `(n, classes)` float32.
+
+        Args:
+            signals: `(n, time, leads)` in mV, at `sampling_rate`, leads in the order of `leads`; not standardised.
+            batchsize: records per call of the compiled network.
+
+        Raises:
+            UserError: the signals have another shape, or hold NaN or infinite values.
+        """
+        return self._run(signals, batchsize, lambda probabilities, aux: probabilities)
+
+    def attend(self, signals: np.ndarray, batchsize: int = 32) -> dict[str, np.ndarray]:
+        """The attention of imle_net: `beat` (n, leads, windows, positions), `rhythm` (n, leads, windows), `channel` (n, leads).
+
+        Each sums to one over its last axis. Takes what `predict_proba` takes; `UserError` for the other networks,
+        which have no attention.
+        """
+        if self.meta.model != "imle_net":
+            raise UserError(f"{self.meta.model} has no attention: only imle_net can be asked where it looked")
+        return self._run(signals, batchsize, lambda probabilities, aux: aux)
+
+    def _run(self, signals: np.ndarray, batchsize: int, pick: Callable[..., Any]) -> Any:
+        signals = self._checked(signals)
+        outputs = []
+        for start in range(0, len(signals), batchsize):
+            batch = signals[start : start + batchsize]
+            count = len(batch)
+            # Padding to one shape keeps one compiled program; a short input is not padded beyond its own size.
+            padding = min(batchsize, len(signals)) - count
+            batch = np.concatenate([batch, np.repeat(batch[-1:], padding, axis=0)]) if padding else batch
+            picked = pick(*self._apply(self._variables, batch))
+            outputs.append(jax.tree.map(lambda array, count=count: np.asarray(array)[:count], picked))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+
+    def _checked(self, signals: np.ndarray) -> np.ndarray:
+        signals = np.asarray(signals)
+        config = self.meta.network_config
+        expected = (config.length, config.leads)
+        if signals.ndim != 3 or signals.shape[1:] != expected or len(signals) == 0:
+            hint = "; the last two axes are swapped" if signals.shape[1:] == expected[::-1] else ""
+            raise UserError(f"signals have shape {signals.shape}, not (n, {expected[0]}, {expected[1]}){hint}")
+        if signals.dtype.kind not in "fiu":
+            raise UserError(f"signals are {signals.dtype}, not numbers in mV")
+        signals = signals.astype(np.float32)
+        bad = np.flatnonzero(~np.isfinite(signals).all(axis=(1, 2)))
+        if bad.size:
+            raise UserError(f"record {bad[0]} of the signals holds NaN or infinite values; leave it out or mend it")
+        return signals
+
+
+def _apply(network: Any, scaler: Any, variables: Any, millivolts: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    logits, aux = network.apply(variables, (millivolts - scaler.mean) / scaler.std, train=False)
+    return jnp.asarray(jax.nn.sigmoid(logits)), aux

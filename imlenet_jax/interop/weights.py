@@ -1,0 +1,198 @@
+"""Reading weights of the originals: keras `.h5`, torch `.pt`, or `.npz` keyed by state-dict name."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from imlenet_jax.errors import UserError
+from imlenet_jax.interop.layout import KERAS_LEAVES, LAYOUTS, TORCH_LEAVES, Leaf
+from imlenet_jax.models import Config, create_model, entry, make_config
+
+
+class Source(NamedTuple):
+    """One array of a weight file, not read yet: its name there, its shape, and how to read it."""
+
+    name: str
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
+class Target(NamedTuple):
+    """Where an array belongs: `variables[collection][path...]`."""
+
+    collection: str
+    path: tuple[str, ...]
+
+
+class Imported(NamedTuple):
+    """A network's variables (float32), and for every array of the file, by its name there, where it went."""
+
+    variables: dict[str, Any]
+    targets: dict[str, Target]
+
+
+def import_weights(model: str, path: Path, config: Config | None = None) -> Imported:
+    """Read the weights of an original network.
+
+    Keras layers are matched by order and kind, since layer numbers differ between files; torch arrays by name, with
+    or without the `module.` prefix that several GPUs leave.
+
+    Raises:
+        UserError: the file is missing, of another format, or does not fit; the first mismatch is named.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such weight file; check --weights")
+    framework = entry(model).framework
+    formats = {"keras": (".h5", ".hdf5"), "torch": (".pt", ".pth", ".npz")}[framework]
+    if path.suffix not in formats:
+        raise UserError(f"{path}: {model} takes weights of {framework}, in a file that ends in {' or '.join(formats)}")
+    with ExitStack() as stack:
+        if framework == "keras":
+            pairs = _match_keras(model, config, path, _open_h5(path, stack))
+        else:
+            arrays = _open_npz(path, stack) if path.suffix == ".npz" else _open_torch(path)
+            pairs = _match_torch(model, config, path, arrays)
+        return _assemble(model, config, path, pairs)
+
+
+def import_arrays(model: str, arrays: Mapping[str, np.ndarray], config: Config | None = None) -> Imported:
+    """The same from a torch network's state dict in memory."""
+    sources = {name: Source(name, array.shape, lambda array=array: array) for name, array in arrays.items()}  # type: ignore[misc]
+    origin = Path("state dict")
+    return _assemble(model, config, origin, _match_torch(model, config, origin, sources))
+
+
+Pairs = list[tuple[Source, Leaf, tuple[str, ...]]]
+
+
+def _match_keras(model: str, config: Config | None, path: Path, layers: list[tuple[str, list[Source]]]) -> Pairs:
+    pairs: Pairs = []
+    expected = list(LAYOUTS[model](config or make_config(model)))
+    for (layer_name, sources), layer in zip(layers, expected, strict=False):
+        leaves = KERAS_LEAVES[layer.kind]
+        found = [source.name.rsplit("/", 1)[-1].split(":")[0] for source in sources]
+        if found != [leaf.source for leaf in leaves]:
+            raise UserError(
+                f"{path} is not a weight file of {model}: layer '{layer_name}' holds {', '.join(found)} "
+                f"where a {layer.kind} layer ({'/'.join(layer.path)}) is expected"
+            )
+        pairs += [(source, leaf, layer.path) for source, leaf in zip(sources, leaves, strict=True)]
+    if len(layers) != len(expected):
+        if len(layers) > len(expected):
+            first = f"layer '{layers[len(expected)][0]}' is one too many"
+        else:
+            first = f"the {expected[len(layers)].kind} layer {'/'.join(expected[len(layers)].path)} is missing"
+        raise UserError(
+            f"{path} is not a weight file of {model}: {first} ({len(layers)} layers with weights, {len(expected)} expected)"
+        )
+    return pairs
+
+
+def _match_torch(model: str, config: Config | None, path: Path, sources: Mapping[str, Source]) -> Pairs:
+    left = {name.removeprefix("module."): source for name, source in sources.items()}
+    left = {name: source for name, source in left.items() if not name.endswith("num_batches_tracked")}
+    pairs: Pairs = []
+    for layer in LAYOUTS[model](config or make_config(model)):
+        for leaf in TORCH_LEAVES[layer.kind]:
+            name = f"{layer.source}.{leaf.source}"
+            if name not in left:
+                raise UserError(f"{path} is not a weight file of {model}: '{name}' is missing")
+            pairs.append((left.pop(name), leaf, layer.path))
+    if left:
+        raise UserError(f"{path} is not a weight file of {model}: '{next(iter(left))}' is one too many")
+    return pairs
+
+
+def _assemble(model: str, config: Config | None, path: Path, pairs: Pairs) -> Imported:
+    config = config or make_config(model)
+    network = create_model(model, config)
+    record = jax.ShapeDtypeStruct((1, config.length, config.leads), jnp.float32)
+    expected = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), record)
+    variables: dict[str, Any] = {collection: {} for collection in expected}
+    targets = {}
+    for source, leaf, module in pairs:
+        target = Target(leaf.collection, (*module, leaf.name))
+        shape = _at(expected, target).shape
+        theirs = shape if leaf.axes is None else tuple(shape[i] for i in np.argsort(leaf.axes))
+        if tuple(source.shape) != theirs:  # before reading, so that a hostile file allocates nothing
+            raise UserError(f"{path} does not fit {model}: '{source.name}' has shape {source.shape}, not {theirs}")
+        array = np.asarray(leaf.convert(source.read()), np.float32)
+        if not np.isfinite(array).all():
+            raise UserError(f"{path}: '{source.name}' holds NaN or infinite values; the file cannot be used")
+        _put(variables, target, array)
+        targets[source.name.removeprefix("module.")] = target
+    return Imported(variables, targets)
+
+
+def _at(tree: Any, target: Target) -> Any:
+    node = tree[target.collection]
+    for key in target.path:
+        node = node[key]
+    return node
+
+
+def _put(tree: dict[str, Any], target: Target, array: np.ndarray) -> None:
+    node = tree[target.collection]
+    for key in target.path[:-1]:
+        node = node.setdefault(key, {})
+    node[target.path[-1]] = array
+
+
+def _open_h5(path: Path, stack: ExitStack) -> list[tuple[str, list[Source]]]:
+    """The layers that hold weights, in the order of the attribute `layer_names` (h5py's own is alphabetical)."""
+    try:
+        import h5py
+    except ImportError:
+        raise UserError("reading .h5 weights needs h5py: pip install 'imlenet_jax[convert]'") from None
+    try:
+        file = stack.enter_context(h5py.File(path, "r"))
+        root = file["model_weights"] if "model_weights" in file else file
+        layers = []
+        for layer in _names(root, "layer_names"):
+            group = root[layer]
+            datasets = [(name, group[name]) for name in _names(group, "weight_names")]
+            if datasets:
+                layers.append((layer, [Source(name, data.shape, lambda data=data: data[()]) for name, data in datasets]))  # type: ignore[misc]
+        return layers
+    except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is not a keras weight file ({_first_line(error)}); write it with save_weights") from None
+
+
+def _names(group: Any, attribute: str) -> list[str]:
+    names = group.attrs[attribute]
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+
+
+def _open_npz(path: Path, stack: ExitStack) -> dict[str, Source]:
+    try:
+        archive = stack.enter_context(np.load(path, allow_pickle=False))
+        arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is not a numpy archive of plain arrays ({_first_line(error)})") from None
+    except Exception as error:  # zipfile and zlib raise types of their own on damaged archives
+        raise UserError(f"{path} is damaged ({_first_line(error)}); fetch it again") from None
+    return {name: Source(name, array.shape, lambda array=array: array) for name, array in arrays.items()}  # type: ignore[misc]
+
+
+def _open_torch(path: Path) -> dict[str, Source]:
+    try:
+        import torch
+    except ImportError:
+        raise UserError(
+            f"reading {path} needs torch: pip install 'imlenet_jax[torch]', or pass the weights as .npz"
+        ) from None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: Source(name, tuple(t.shape), lambda t=t: t.detach().numpy()) for name, t in state.items()}
+    except Exception as error:  # torch raises many types for a file that is not a state dict
+        raise UserError(f"{path} is not a torch state dict ({_first_line(error)}); save model.state_dict()") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,48 @@
+"""The reference's optimizers: Adam as keras and as torch write it, and keras' clipping of each array by itself."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from imlenet_jax.models import entry
+
+
+def make_optimizer(model: str, learning_rate: float = 1e-3) -> optax.GradientTransformation:
+    """The optimizer that the reference trains a network with (`train.py`, `torch_train.py`).
+
+    rajpurkar's gradients are clipped to an L2 norm of 1, each array by itself: that is keras' `clipnorm`.
+    """
+    if entry(model).framework == "torch":
+        return optax.adam(learning_rate, eps=1e-8)
+    adam = optax.chain(scale_by_keras_adam(), optax.scale_by_learning_rate(learning_rate))
+    return optax.chain(clip_each_by_norm(1.0), adam) if model == "rajpurkar" else adam
+
+
+def clip_each_by_norm(max_norm: float) -> optax.GradientTransformation:
+    """Scale every array whose L2 norm exceeds `max_norm` down to it."""
+
+    def clip(gradient: jax.Array) -> jax.Array:
+        return gradient * (max_norm / jnp.maximum(jnp.linalg.norm(gradient.ravel()), max_norm))
+
+    return optax.stateless(lambda updates, params: jax.tree.map(clip, updates))
+
+
+def scale_by_keras_adam(b1: float = 0.9, b2: float = 0.999, epsilon: float = 1e-7) -> optax.GradientTransformation:
+    """Adam with epsilon added to sqrt(v) before its bias is corrected, as keras does.
+
+    Equal to `m_hat / (sqrt(v_hat) + epsilon / sqrt(1 - b2^t))`.
+    """
+
+    def init(params: optax.Params) -> optax.ScaleByAdamState:
+        zeros = optax.tree.zeros_like(params)
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), mu=zeros, nu=optax.tree.zeros_like(params))
+
+    def update(updates: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None):
+        mu = optax.tree.update_moment(updates, state.mu, b1, 1)
+        nu = optax.tree.update_moment(updates, state.nu, b2, 2)
+        count = state.count + 1
+        rate = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+        updates = jax.tree.map(lambda m, v: rate * m / (jnp.sqrt(v) + epsilon), mu, nu)
+        return updates, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)  # type: ignore[arg-type]

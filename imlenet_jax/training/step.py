@@ -1,0 +1,109 @@
+"""One step of training and of prediction, as pure functions of their arguments."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from imlenet_jax.data.loader import Batch
+
+
+class Scaler(NamedTuple):
+    """One mean and one population standard deviation, in mV, for all leads."""
+
+    mean: float
+    std: float
+
+
+class TrainState(NamedTuple):
+    """Everything a training step changes. `step` counts the updates made."""
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What a network is applied with: parameters and BatchNorm statistics."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+class Outcome(NamedTuple):
+    """What a training step reports: the loss of the batch and its logits `(batch, classes)`, before the update."""
+
+    loss: jax.Array
+    logits: jax.Array
+
+
+def new_state(variables: dict[str, Any], optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step, from a network's variables."""
+    params = variables["params"]
+    return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), optimizer.init(params))
+
+
+def init_variables(network: nn.Module, seed: int) -> dict[str, Any]:
+    """A network's variables, drawn from `seed` (jitted: drawing them one by one takes seconds)."""
+    config = network.config  # type: ignore[attr-defined]
+    record = jnp.zeros((1, config.length, config.leads))
+    return dict(jax.jit(network.init)(jax.random.key(seed), record))
+
+
+def standardise(batch: Batch, scaler: Scaler) -> jax.Array:
+    """The digital signals `(batch, length, leads)` in mV, less the scaler's mean, over its standard deviation."""
+    millivolts = (batch.signal.astype(jnp.float32) - batch.baseline[:, None]) / batch.gain[:, None]
+    return (millivolts - scaler.mean) / scaler.std
+
+
+def record_losses(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """Binary cross-entropy per record, `(batch,)`: the mean over classes, computed from logits."""
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, label), axis=-1)
+
+
+def loss_and_gradient(network: nn.Module, state: TrainState, x: jax.Array, label: jax.Array, key: jax.Array):
+    """`((loss, (logits, batch_stats)), gradient)` in training mode; `key` draws the dropout."""
+
+    def loss_fn(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        (logits, _), changed = network.apply(
+            variables, x, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+        )
+        return jnp.mean(record_losses(logits, label)), (logits, changed.get("batch_stats", {}))
+
+    return jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+
+
+def update(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    x: jax.Array,
+    label: jax.Array,
+    key: jax.Array,
+) -> tuple[TrainState, Outcome]:
+    """One optimizer step on standardised signals `x` `(batch, length, leads)` and labels `(batch, classes)`."""
+    (loss, (logits, batch_stats)), gradient = loss_and_gradient(network, state, x, label, key)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, batch_stats, opt_state), Outcome(loss, logits)
+
+
+def train_step(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batch: Batch,
+    scaler: Scaler,
+    seed: jax.Array,
+) -> tuple[TrainState, Outcome]:
+    """One step on a batch as the loader makes it. Dropout is drawn from (seed, step), so a run can be resumed."""
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    return update(network, optimizer, state, standardise(batch, scaler), batch.label, key)
+
+
+def predict_step(network: nn.Module, variables: dict[str, Any], batch: Batch, scaler: Scaler) -> jax.Array:
+    """Logits `(batch, classes)` in inference mode."""
+    logits, _ = network.apply(variables, standardise(batch, scaler), train=False)
+    return logits
