@@ -56,7 +56,9 @@ def run(args) -> None:
     if args.out:
         write_json(args.out, results)
         print(f"written: {args.out}")
-    broken = [f"{model} ({name})" for model in models for name, row in results[model].items() if row.get("pass") is False]
+    broken = [
+        f"{model} ({name})" for model in models for name, row in results[model].items() if row.get("pass") is False
+    ]
     if broken:
         raise UserError(f"parity is broken: {', '.join(broken)}")
     print(f"parity: all bounds hold for {', '.join(models)}")
@@ -78,7 +80,9 @@ def compare(model: str, golden: Path, x: np.ndarray, y: np.ndarray) -> dict[str,
     return rows | training["rows"] | {"after": _after(model, stored, forward(training["variables"], x)[0])}
 
 
-def _train(model: str, imported: Imported, stored: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+def _train(
+    model: str, imported: Imported, stored: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray
+) -> dict[str, Any]:
     network = create_model(model, _without_dropout(model))
     optimizer = make_optimizer(model)
     state = new_state(jax.tree.map(jnp.asarray, imported.variables), optimizer)
@@ -146,7 +150,9 @@ def golden_weights(model: str, golden: Path) -> Imported:
             return import_weights(model, path)
     spec, seed = golden / f"{model}.spec.json", golden / "seed.txt"
     if not (spec.is_file() and seed.is_file()):
-        raise UserError(f"{golden} has no weights of {model}: neither .h5, .weights.npz, .pt nor .spec.json with seed.txt")
+        raise UserError(
+            f"{golden} has no weights of {model}: neither .h5, .weights.npz, .pt nor .spec.json with seed.txt"
+        )
     number = int(seed.read_text())
     return import_arrays(model, {n: draw(number, n, tuple(s), bn) for n, s, bn in json.loads(spec.read_text())})
 

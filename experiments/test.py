@@ -44,13 +44,19 @@ def run(args: argparse.Namespace) -> None:
 
     predict = Predictor(create_model(meta.model, meta.network_config), devices)
     logits = predict(devices.put_everywhere(variables), split, meta.scaling, args.batchsize, progress="testing")
-    thresholds = None if meta.thresholds is None else np.array(meta.thresholds)
+    thresholds = None if meta.thresholds is None else np.array(meta.thresholds, float)
     report = evaluate(split.labels, logits, meta.classes, thresholds)
     print(format_table(report, args.model))
 
     metrics = args.log_dir / f"{args.model}_{args.split}_logs.json"
     predictions = args.log_dir / f"{args.model}_{args.split}_predictions.csv"
-    about = {"model": meta.model, "epoch": meta.epoch, "split": args.split, "folds": list(folds), "records": len(split.rows)}
+    about = {
+        "model": meta.model,
+        "epoch": meta.epoch,
+        "split": args.split,
+        "folds": list(folds),
+        "records": len(split.rows),
+    }
     write_json(metrics, about | {"data_fingerprint": dataset.fingerprint, "metrics": report})
     frame = predictions_frame(split.ecg_id, split.labels, np.asarray(jax.nn.sigmoid(logits)), meta.classes)
     write_atomically(predictions, frame.to_csv(index=False).encode())

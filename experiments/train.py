@@ -40,14 +40,23 @@ def main() -> None:
     parser.add_argument("--epochs", type=positive_int, default=Recipe.epochs, help="passes over the training records")
     parser.add_argument("--lr", type=positive_float, default=Recipe.lr, help="Adam's learning rate")
     parser.add_argument(
-        "--patience", type=positive_int, default=Recipe.patience, help="epochs without a better validation AUC to stop at"
+        "--patience",
+        type=positive_int,
+        default=Recipe.patience,
+        help="epochs without a better validation AUC to stop at",
     )
     parser.add_argument("--seed", type=seed, default=Recipe.seed, help="decides weights, order and dropout")
     parser.add_argument(
-        "--drop_last", type=boolean, default=True, help="leave the last, partial batch of an epoch out (it is reshuffled)"
+        "--drop_last",
+        type=boolean,
+        default=True,
+        help="leave the last, partial batch of an epoch out (it is reshuffled)",
     )
     parser.add_argument(
-        "--config", type=_json_object, default={}, help="constants of the network to change, as JSON: '{\"lstm_units\": 32}'"
+        "--config",
+        type=_json_object,
+        default={},
+        help="constants of the network to change, as JSON: '{\"lstm_units\": 32}'",
     )
     parser.add_argument("--loggr", type=boolean, default=False, help="log to wandb too")
     parser.add_argument("--sub", type=boolean, default=False, help="sub-diagnosis of MI (not available yet)")

@@ -1,8 +1,8 @@
 """IMLE-Net and the four networks it is compared with, in JAX and Flax.
 
-    import imlenet_jax
-    classifier = imlenet_jax.load("checkpoints/imle_net")
-    classifier.predict_proba(signals)        # signals: (n, time, leads) in mV
+import imlenet_jax
+classifier = imlenet_jax.load("checkpoints/imle_net")
+classifier.predict_proba(signals)        # signals: (n, time, leads) in mV
 """
 
 from typing import TYPE_CHECKING, Any

@@ -5,13 +5,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from imlenet_jax.errors import UserError
 from imlenet_jax.interop.layout import KERAS_LEAVES, LAYOUTS, TORCH_LEAVES, Leaf
-from imlenet_jax.models import Config, create_model, entry, make_config
+from imlenet_jax.models import Config, abstract_variables, create_model, entry, make_config
 
 
 class Source(NamedTuple):
@@ -110,10 +108,7 @@ def _match_torch(model: str, config: Config | None, path: Path, sources: Mapping
 
 
 def _assemble(model: str, config: Config | None, path: Path, pairs: Pairs) -> Imported:
-    config = config or make_config(model)
-    network = create_model(model, config)
-    record = jax.ShapeDtypeStruct((1, config.length, config.leads), jnp.float32)
-    expected = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), record)
+    expected = abstract_variables(create_model(model, config))
     variables: dict[str, Any] = {collection: {} for collection in expected}
     targets = {}
     for source, leaf, module in pairs:
@@ -158,10 +153,14 @@ def _open_h5(path: Path, stack: ExitStack) -> list[tuple[str, list[Source]]]:
             group = root[layer]
             datasets = [(name, group[name]) for name in _names(group, "weight_names")]
             if datasets:
-                layers.append((layer, [Source(name, data.shape, lambda data=data: data[()]) for name, data in datasets]))  # type: ignore[misc]
+                layers.append(
+                    (layer, [Source(name, data.shape, lambda data=data: data[()]) for name, data in datasets])
+                )  # type: ignore[misc]
         return layers
     except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} is not a keras weight file ({_first_line(error)}); write it with save_weights") from None
+        raise UserError(
+            f"{path} is not a keras weight file ({_first_line(error)}); write it with save_weights"
+        ) from None
 
 
 def _names(group: Any, attribute: str) -> list[str]:

@@ -1,16 +1,19 @@
 """The five networks. Each is a Flax Linen module that returns `(logits, aux)`, and one frozen dataclass of constants."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from imlenet_jax.errors import UserError
 from imlenet_jax.models.ecgnet import ECGNet, ECGNetConfig
 from imlenet_jax.models.imle_net import IMLENet, IMLENetConfig
 from imlenet_jax.models.layers import Framework
-from imlenet_jax.models.mousavi import Mousavi, MousaviConfig
+from imlenet_jax.models.mousavi import LAYOUTS, Mousavi, MousaviConfig
 from imlenet_jax.models.rajpurkar import Rajpurkar, RajpurkarConfig
 from imlenet_jax.models.resnet101 import ResNet101, ResNet101Config
 
@@ -44,7 +47,7 @@ def entry(name: str) -> Entry:
 def make_config(name: str, values: Mapping[str, Any] | None = None) -> Config:
     """A network's configuration, with `values` (JSON types) in place of the reference's constants.
 
-    Raises `UserError` for an unknown field, a value of another type, or a length the network cannot be built for.
+    Raises `UserError` for an unknown option, a value it cannot take, or a length the network cannot be built for.
     """
     config_class = entry(name).config
     fields = {field.name: field for field in dataclasses.fields(config_class)}
@@ -52,16 +55,39 @@ def make_config(name: str, values: Mapping[str, Any] | None = None) -> Config:
     for key, value in (values or {}).items():
         if key not in fields:
             raise UserError(f"{name} has no option '{key}': its options are {', '.join(fields)}")
-        default = fields[key].default
         value = tuple(value) if isinstance(value, list) else value
-        if type(value) is not type(default):
-            raise UserError(f"{name}'s option '{key}' takes a value like {default!r}, not {value!r}")
+        _check_option(f"{name}'s option '{key}'", value, fields[key].default)
         changed[key] = value
     config = config_class(**changed)
     window = getattr(config, "window", None)
     if window and config.length % window:
         raise UserError(f"{name} cuts a record in windows of {window} samples, and {config.length} is not a multiple")
+    _check_length(name, config)
     return config
+
+
+def _check_option(option: str, value: Any, default: Any) -> None:
+    if type(value) is not type(default):
+        raise UserError(f"{option} takes a value like {json.dumps(default)}, not {json.dumps(value)}")
+    if isinstance(value, str):
+        if value not in LAYOUTS:
+            raise UserError(f"{option} is one of {', '.join(LAYOUTS)}, not {value}")
+    elif isinstance(value, float):
+        if not 0 <= value < 1:
+            raise UserError(f"{option} is a rate from 0 to below 1, not {value}")
+    else:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not numbers or any(type(number) is not int or number < 1 for number in numbers):
+            raise UserError(f"{option} takes positive numbers, not {json.dumps(value)}")
+
+
+def _check_length(name: str, config: Config) -> None:
+    try:
+        sizes = [array.size for array in jax.tree.leaves(abstract_variables(create_model(name, config)))]
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise UserError(f"{config.length} samples are too short for {name} with these options ({error})") from None
+    if 0 in sizes:
+        raise UserError(f"{config.length} samples are too short for {name} with these options")
 
 
 def create_model(name: str, config: Config | None = None, axis_name: str | None = None) -> nn.Module:
@@ -73,4 +99,24 @@ def create_model(name: str, config: Config | None = None, axis_name: str | None 
     return module(config or config_class(), axis_name=axis_name)
 
 
-__all__ = ["MODELS", "Config", "Entry", "create_model", "entry", "make_config"]
+def init_variables(network: nn.Module, key: jax.Array) -> dict[str, Any]:
+    """A network's variables, drawn anew: `params`, and `batch_stats`, which is empty without BatchNorm."""
+    config: Config = network.config  # type: ignore[attr-defined]
+    return {"batch_stats": {}} | network.init(key, jnp.zeros((1, config.length, config.leads)))
+
+
+def abstract_variables(network: nn.Module) -> dict[str, Any]:
+    """The shapes and types of a network's variables, without any array."""
+    return jax.eval_shape(lambda: init_variables(network, jax.random.key(0)))
+
+
+__all__ = [
+    "MODELS",
+    "Config",
+    "Entry",
+    "abstract_variables",
+    "create_model",
+    "entry",
+    "init_variables",
+    "make_config",
+]

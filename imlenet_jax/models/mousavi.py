@@ -1,13 +1,16 @@
 """The convolutional and recurrent network of Mousavi et al. (MINA's baseline in the IMLE-Net paper), as the reference builds it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from imlenet_jax.models.layers import LSTM, Conv, max_pool
+
+Layout = Literal["reference", "by_lead"]
+LAYOUTS: tuple[str, ...] = get_args(Layout)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class MousaviConfig:
     filters: tuple[int, ...] = (32, 64, 128)
     lstm_units: int = 128
     hidden: int = 128
-    layout: Literal["reference", "by_lead"] = "reference"
+    layout: Layout = "reference"
 
 
 class Mousavi(nn.Module):

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import args as ocp_args
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from imlenet_jax.errors import UserError
-from imlenet_jax.models import Config, create_model, make_config
+from imlenet_jax.models import Config, abstract_variables, create_model, make_config
 from imlenet_jax.training.step import Scaler, TrainState
 
 FORMAT = 1
@@ -33,7 +32,7 @@ class Meta:
     """What a checkpoint says of itself, in JSON types.
 
     `config` holds the fields of the network's configuration, `thresholds` one per class (chosen on the validation
-    records; None before there were any), `training` the flags of the run, `metrics` those of the epoch.
+    records; None where there is none), `training` the flags of the run, `metrics` those of the epoch.
     """
 
     model: str
@@ -42,7 +41,7 @@ class Meta:
     leads: list[str]
     sampling_rate: int
     scaler: dict[str, float]
-    thresholds: list[float] | None = None
+    thresholds: list[float | None] | None = None
     epoch: int = 0
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     data_fingerprint: str | None = None
@@ -73,13 +72,17 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _score(metrics: dict[str, float]) -> float:
+    return metrics[SCORE]
+
+
 class Checkpoints:
     """The checkpoints of one run under `folder`, for writing. Use as a context manager: leaving waits for the last save."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder).absolute()
-        best = BestN(get_metric_fn=lambda metrics: metrics[SCORE], n=1)
-        options = ocp.CheckpointManagerOptions(preservation_policy=AnyPreservationPolicy([LatestN(1), best]))
+        policy = AnyPreservationPolicy([LatestN(1), BestN(get_metric_fn=_score, n=1)])
+        options = ocp.CheckpointManagerOptions(best_fn=_score, preservation_policy=policy)
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=ITEMS)
 
     def save(self, meta: Meta, state: TrainState | None = None, variables: Any = None) -> None:
@@ -129,11 +132,9 @@ def load_variables(folder: Path, which: str = "best") -> tuple[Meta, dict[str, A
         epoch = _choose(manager, folder, which)
         meta = _read_meta(manager, folder, epoch)
         network = create_model(meta.model, meta.network_config)
-        config = meta.network_config
-        record = jax.ShapeDtypeStruct((1, config.length, config.leads), np.float32)
-        abstract = dict(jax.eval_shape(lambda x: network.init(jax.random.key(0), x), record))
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), abstract)
+        shapes = abstract_variables(network)
+        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), shapes)
         try:
             restored = manager.restore(epoch, args=ocp_args.Composite(variables=ocp_args.StandardRestore(abstract)))
         except Exception as error:  # orbax and tensorstore raise many types for a damaged file
@@ -144,7 +145,7 @@ def load_variables(folder: Path, which: str = "best") -> tuple[Meta, dict[str, A
 
 class _Reader:
     def __init__(self, folder: Path):
-        options = ocp.CheckpointManagerOptions(read_only=True)
+        options = ocp.CheckpointManagerOptions(read_only=True, best_fn=_score)
         handlers = {"variables": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
         self.manager = ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=handlers)
 
@@ -162,13 +163,10 @@ def _open(folder: Path) -> _Reader:
 
 
 def _choose(manager: ocp.CheckpointManager, folder: Path, which: str) -> int:
-    epochs = manager.all_steps()
-    if not epochs:
+    epoch = manager.best_step() if which == "best" else manager.latest_step()
+    if epoch is None:
         raise UserError(f"{folder} holds no finished checkpoint; train first, or check --checkpoint_dir")
-    if which == "latest":
-        return max(epochs)
-    scores = {epoch: (manager.metrics(epoch) or {}).get(SCORE, 0.0) for epoch in epochs}
-    return max(scores, key=lambda epoch: (scores[epoch], -epoch))
+    return epoch
 
 
 def _read_meta(manager: ocp.CheckpointManager, folder: Path, epoch: int) -> Meta:

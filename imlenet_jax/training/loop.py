@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,16 +13,15 @@ import numpy as np
 from tqdm import tqdm
 
 from imlenet_jax.data.loader import Split, epoch_order, eval_batches, prefetch, train_batches
-from imlenet_jax.errors import DataWarning, UserError
-from imlenet_jax.evaluation.metrics import best_thresholds, class_auc, mean_accuracy
-from imlenet_jax.models import create_model
+from imlenet_jax.errors import UserError
+from imlenet_jax.evaluation.metrics import best_thresholds, macro_auc_present, mean_accuracy, warn_undefined_auc
+from imlenet_jax.models import create_model, init_variables
 from imlenet_jax.training.checkpoint import SCORE, Checkpoints, Meta
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import Devices
 from imlenet_jax.training.step import (
     Scaler,
     TrainState,
-    init_variables,
     new_state,
     predict_step,
     record_losses,
@@ -66,9 +64,11 @@ def fit(
         UserError: the batch does not fit the data or the devices, or the loss stopped being a number.
     """
     devices.check(recipe.batchsize)
+    warn_undefined_auc(validation.labels, meta.classes)
     network = create_model(meta.model, meta.network_config)
     optimizer = make_optimizer(meta.model, recipe.lr)
-    state = devices.put_everywhere(new_state(init_variables(network, recipe.seed), optimizer))
+    variables = jax.jit(partial(init_variables, network))(jax.random.key(recipe.seed))
+    state = devices.put_everywhere(new_state(variables, optimizer))
     step = jax.jit(partial(train_step, network, optimizer), donate_argnums=0)
     predict = Predictor(network, devices)
 
@@ -77,11 +77,11 @@ def fit(
     for epoch in range(1, recipe.epochs + 1):
         state, row = _train_epoch(step, state, train, meta.scaling, recipe, devices, epoch)
         logits = predict(state.variables, validation, meta.scaling, recipe.batchsize)
-        row |= _validation_row(logits, validation, meta.classes)
-        thresholds = best_thresholds(validation.labels, _sigmoid(logits))
-        checkpoints.save(dataclasses.replace(meta, epoch=epoch, metrics=row, thresholds=thresholds.tolist()), state)
+        row |= _validation_row(logits, validation)
+        thresholds = [None if np.isnan(t) else float(t) for t in best_thresholds(validation.labels, _sigmoid(logits))]
+        checkpoints.save(dataclasses.replace(meta, epoch=epoch, metrics=row, thresholds=thresholds), state)
         report(row)
-        if not best or row[SCORE] > best[SCORE]:
+        if not best or row[SCORE] >= best[SCORE]:  # of equals the latest, as the checkpoints keep it
             best = row
         waited = 0 if row[SCORE] > reference + MIN_DELTA else waited + 1
         reference = max(reference, row[SCORE]) if waited == 0 else reference
@@ -142,30 +142,20 @@ def _train_epoch(
     row = {
         "epoch": epoch,
         "train_loss": float(np.mean(losses)),
-        "train_macro_auc": _macro_auc(labels, logits),
+        "train_macro_auc": float(macro_auc_present(labels, logits)),
         "train_mean_accuracy": float(mean_accuracy(labels, _sigmoid(logits))),
         "records_per_second": len(logits) / seconds,
     }
     return state, row
 
 
-def _validation_row(logits: np.ndarray, validation: Split, classes: list[str]) -> Row:
+def _validation_row(logits: np.ndarray, validation: Split) -> Row:
     losses = np.asarray(record_losses(logits, validation.labels))  # type: ignore[arg-type]
     return {
         "val_loss": float(np.mean(losses)),
-        SCORE: _macro_auc(validation.labels, logits, classes),
+        SCORE: float(macro_auc_present(validation.labels, logits)),
         "val_mean_accuracy": float(mean_accuracy(validation.labels, _sigmoid(logits))),
     }
-
-
-def _macro_auc(labels: np.ndarray, logits: np.ndarray, classes: list[str] | None = None) -> float:
-    """Mean AUC over the classes that have one; with `classes`, a warning names those that have none."""
-    areas = class_auc(labels, logits)
-    absent = np.flatnonzero(np.isnan(areas))
-    if absent.size and classes:
-        names = ", ".join(classes[index] for index in absent)
-        warnings.warn(f"the validation records are all or none of {names}: selection goes without", DataWarning, 2)
-    return float(np.nanmean(areas)) if absent.size < len(areas) else 0.0
 
 
 def _finite(loss: float, epoch: int, step: int) -> float:

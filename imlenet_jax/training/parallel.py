@@ -23,7 +23,9 @@ class Devices:
         available = jax.local_devices()
         count = count or len(available)
         if count > len(available):
-            raise UserError(f"--num_devices {count}: this machine offers {len(available)} {available[0].platform} device(s)")
+            raise UserError(
+                f"--num_devices {count}: this machine offers {len(available)} {available[0].platform} device(s)"
+            )
         # Explicit axes, the newer default, refuse the reshapes that cut a record into windows.
         self.mesh = Mesh(np.array(available[:count]), ("data",), axis_types=(AxisType.Auto,))
         self.batch = NamedSharding(self.mesh, PartitionSpec("data"))

@@ -41,14 +41,7 @@ class Outcome(NamedTuple):
 def new_state(variables: dict[str, Any], optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step, from a network's variables."""
     params = variables["params"]
-    return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), optimizer.init(params))
-
-
-def init_variables(network: nn.Module, seed: int) -> dict[str, Any]:
-    """A network's variables, drawn from `seed` (jitted: drawing them one by one takes seconds)."""
-    config = network.config  # type: ignore[attr-defined]
-    record = jnp.zeros((1, config.length, config.leads))
-    return dict(jax.jit(network.init)(jax.random.key(seed), record))
+    return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
 
 
 def standardise(batch: Batch, scaler: Scaler) -> jax.Array:
@@ -67,9 +60,7 @@ def loss_and_gradient(network: nn.Module, state: TrainState, x: jax.Array, label
 
     def loss_fn(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
-        (logits, _), changed = network.apply(
-            variables, x, train=True, mutable=["batch_stats"], rngs={"dropout": key}
-        )
+        (logits, _), changed = network.apply(variables, x, train=True, mutable=["batch_stats"], rngs={"dropout": key})
         return jnp.mean(record_losses(logits, label)), (logits, changed.get("batch_stats", {}))
 
     return jax.value_and_grad(loss_fn, has_aux=True)(state.params)

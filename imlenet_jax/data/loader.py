@@ -1,0 +1,159 @@
+"""From shards to batches: which records, in what order, in what shapes. Numpy only.
+
+The order of an epoch depends on (seed, epoch) alone, and every batch of an epoch has one shape, so that a compiled
+step is compiled once.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from imlenet_jax.data.ptbxl import superclass_labels
+from imlenet_jax.data.shards import Dataset
+from imlenet_jax.errors import UserError
+
+T = TypeVar("T")
+
+_FLAGS = {"training": "--train_folds", "validation": "--val_folds", "test": "--test_folds"}
+
+
+class Batch(NamedTuple):
+    """Records as they lie in the shards, with what turns them into mV.
+
+    Attributes:
+        signal: (batch, length, leads) int16 steps; mV are (signal - baseline) / gain.
+        gain: (batch, leads) float32, steps per mV.
+        baseline: (batch, leads) float32, the step of 0 mV.
+        label: (batch, classes) float32, 0 or 1.
+        mask: (batch,) float32, 1 for a record, 0 for padding.
+    """
+
+    signal: Any
+    gain: Any
+    baseline: Any
+    label: Any
+    mask: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The records of some folds that have a superclass.
+
+    Attributes:
+        dataset: where they are.
+        rows: (n,) int64 into the dataset, in its order.
+        labels: (n, classes) float32, 0 or 1.
+    """
+
+    dataset: Dataset
+    rows: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def ecg_id(self) -> np.ndarray:
+        """(n,) int64."""
+        return self.dataset.ecg_id[self.rows]
+
+
+def select(dataset: Dataset, folds: tuple[int, ...], name: str, min_likelihood: float | None = None) -> Split:
+    """The records of `folds` that have a superclass; labels are made here, so a change of policy needs no `prepare`.
+
+    Args:
+        dataset: prepared records.
+        folds: numbers from 1 to 10.
+        name: `training`, `validation` or `test`, for the error.
+        min_likelihood: see `superclass_labels`.
+
+    Raises:
+        UserError: there are no such records.
+    """
+    labels = superclass_labels(dataset.scp_codes, dataset.statements, min_likelihood)
+    rows = np.flatnonzero(np.isin(dataset.fold, folds) & labels.any(axis=1))
+    if not len(rows):
+        numbers = ", ".join(map(str, folds))
+        raise UserError(f"{dataset.path} has no {name} records with a superclass in folds {numbers}: change {_FLAGS[name]}")
+    return Split(dataset, rows, labels[rows].astype(np.float32))
+
+
+def epoch_order(records: int, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch visits `records` records: a permutation that depends on (seed, epoch) alone."""
+    return np.random.default_rng([seed, epoch]).permutation(records)
+
+
+def train_batches(
+    split: Split, batchsize: int, seed: int, epoch: int, start_step: int = 0, drop_last: bool = True
+) -> Iterator[Batch]:
+    """The batches of one training epoch, from `start_step` on.
+
+    With `drop_last` a last, partial batch is left out (the next epoch is shuffled anew); without, it is smaller.
+
+    Raises:
+        UserError: the batch is larger than the data.
+    """
+    if batchsize > len(split):
+        raise UserError(f"--batchsize {batchsize} is larger than the {len(split)} training records: choose a smaller one")
+    order = epoch_order(len(split), seed, epoch)
+    stop = len(order) - len(order) % batchsize if drop_last else len(order)
+    for start in range(start_step * batchsize, stop, batchsize):
+        yield _batch(split, order[start : start + batchsize])
+
+
+def eval_batches(split: Split, batchsize: int) -> Iterator[Batch]:
+    """All records in stored order; the last batch is filled up with its last record, masked out."""
+    for start in range(0, len(split), batchsize):
+        indices = np.arange(start, start + batchsize)
+        mask = (indices < len(split)).astype(np.float32)
+        yield _batch(split, np.minimum(indices, len(split) - 1))._replace(mask=mask)
+
+
+def _batch(split: Split, indices: np.ndarray) -> Batch:
+    rows, dataset = split.rows[indices], split.dataset
+    mask = np.ones(len(rows), np.float32)
+    return Batch(dataset.signals(rows), dataset.gain[rows], dataset.baseline[rows], split.labels[indices], mask)
+
+
+def prefetch(batches: Iterator[T], put: Callable[[T], T], size: int = 2) -> Iterator[T]:
+    """Read `batches` in a background thread, `put` each (on a device) and keep up to `size` ready.
+
+    An exception of the thread is raised here; closing this iterator ends the thread.
+    """
+    ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=size)
+    closed = threading.Event()
+
+    def offer(item: T | None, error: BaseException | None) -> None:
+        while not closed.is_set():
+            try:
+                return ready.put((item, error), timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                if closed.is_set():
+                    return
+                offer(put(batch), None)
+            offer(None, None)
+        except BaseException as error:
+            offer(None, error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is None:
+                return
+            yield item
+    finally:
+        closed.set()
+        thread.join()

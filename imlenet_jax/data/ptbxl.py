@@ -1,0 +1,218 @@
+"""PTB-XL's two tables: which records there are, whose they are, and what they show."""
+
+import ast
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from imlenet_jax.errors import UserError
+
+SUPERCLASSES = ("CD", "HYP", "MI", "NORM", "STTC")
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+SAMPLING_RATES = (100, 500)
+SECONDS = 10
+DATABASE = "ptbxl_database.csv"
+STATEMENTS = "scp_statements.csv"
+
+_FILENAME_COLUMN = {100: "filename_lr", 500: "filename_hr"}
+
+
+class Metadata(NamedTuple):
+    """The rows of `ptbxl_database.csv` that the pipeline uses, in the file's order.
+
+    Attributes:
+        ecg_id: (n,) int64, each once.
+        patient_id: (n,) int64.
+        fold: (n,) int64 from 1 to 10; no patient is in two folds.
+        scp_codes: n dictionaries, SCP statement -> likelihood in percent (0 means "not stated").
+        stems: n paths of WFDB records relative to the folder, without suffix.
+    """
+
+    ecg_id: np.ndarray
+    patient_id: np.ndarray
+    fold: np.ndarray
+    scp_codes: list[dict[str, float]]
+    stems: list[str]
+
+
+def read_metadata(csv_path: Path, sampling_rate: int = 100) -> Metadata:
+    """Read `ptbxl_database.csv` of PTB-XL 1.0.1 to 1.0.3.
+
+    Raises:
+        UserError: no such file, a missing column, a cell that cannot be read (names the ecg_id), a repeated ecg_id,
+            or a patient in two folds.
+    """
+    filename = _FILENAME_COLUMN[sampling_rate]
+    rows = _read_table(csv_path, ("ecg_id", "patient_id", "scp_codes", "strat_fold", filename))
+    if not rows:
+        raise UserError(f"{csv_path} has no records: restore it from PTB-XL")
+    ids: list[int] = []
+    patients: list[int] = []
+    folds: list[int] = []
+    codes: list[dict[str, float]] = []
+    stems: list[str] = []
+    for number, row in enumerate(rows, start=1):
+        ids.append(_cell(row, "ecg_id", _whole, f"data row {number} of {csv_path}"))
+        where = f"ecg_id {ids[-1]} in {csv_path}"
+        patients.append(_cell(row, "patient_id", _whole, where))
+        folds.append(_cell(row, "strat_fold", _fold, where))
+        codes.append(_cell(row, "scp_codes", parse_scp_codes, where))
+        stems.append(_cell(row, filename, _stem, where))
+    ecg_id = np.array(ids, np.int64)
+    values, counts = np.unique(ecg_id, return_counts=True)
+    if counts.max() > 1:
+        raise UserError(f"{csv_path} has ecg_id {values[counts > 1][0]} more than once: restore it from PTB-XL")
+    patient_id, fold = np.array(patients, np.int64), np.array(folds, np.int64)
+    check_patients(patient_id, fold, csv_path)
+    return Metadata(ecg_id, patient_id, fold, codes, stems)
+
+
+def read_statements(csv_path: Path) -> dict[str, str]:
+    """Read `scp_statements.csv`: each diagnostic statement that has a class -> its superclass.
+
+    Raises:
+        UserError: no such file, a missing column, or a class that is none of SUPERCLASSES.
+    """
+    statements = {}
+    for row in _read_table(csv_path, ("", "diagnostic", "diagnostic_class")):
+        superclass = row["diagnostic_class"]
+        if row["diagnostic"] not in ("1", "1.0") or superclass in ("", "nan", "NaN"):
+            continue
+        if superclass not in SUPERCLASSES:
+            raise UserError(
+                f"{csv_path} gives statement {row['']!r} the unknown diagnostic_class {superclass!r}: "
+                f"it must be one of {', '.join(SUPERCLASSES)}"
+            )
+        statements[row[""]] = superclass
+    return statements
+
+
+def superclass_labels(
+    scp_codes: Sequence[Mapping[str, float]], statements: Mapping[str, str], min_likelihood: float | None = None
+) -> np.ndarray:
+    """Superclasses of each record, as the reference makes them.
+
+    A diagnostic statement counts as present whatever its likelihood, 0 included.
+
+    Args:
+        scp_codes: per record, statement -> likelihood in percent.
+        statements: statement -> superclass (`read_statements`).
+        min_likelihood: drop statements with 0 < likelihood < this. A likelihood of 0 means in PTB-XL that none was
+            stated, not that the statement is unlikely, so such statements stay.
+
+    Returns:
+        (n, 5) uint8, one column per entry of SUPERCLASSES; a row of zeros has no superclass.
+    """
+    column = {code: SUPERCLASSES.index(superclass) for code, superclass in statements.items()}
+    labels = np.zeros((len(scp_codes), len(SUPERCLASSES)), np.uint8)
+    for row, codes in enumerate(scp_codes):
+        for code, likelihood in codes.items():
+            if code in column and not (min_likelihood is not None and 0 < likelihood < min_likelihood):
+                labels[row, column[code]] = 1
+    return labels
+
+
+def parse_scp_codes(text: str) -> dict[str, float]:
+    """Parse a cell such as `{'NORM': 100.0, 'SR': 0.0}`.
+
+    Raises:
+        ValueError: it is not a dictionary of names and finite numbers.
+    """
+    try:
+        value: Any = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError("a dictionary such as {'NORM': 100.0}")
+    return {_code(code): _likelihood(likelihood) for code, likelihood in value.items()}
+
+
+def check_patients(patient_id: np.ndarray, fold: np.ndarray, source: Path) -> None:
+    """Refuse data in which a patient's records are in two folds: training would know test patients.
+
+    Raises:
+        UserError: names the first such patient.
+    """
+    order = np.argsort(patient_id, kind="stable")
+    patients, folds = patient_id[order], fold[order]
+    crossing = np.flatnonzero((patients[1:] == patients[:-1]) & (folds[1:] != folds[:-1]))
+    if len(crossing):
+        first = crossing[0]
+        raise UserError(
+            f"patient {patients[first]} in {source} has records in folds {folds[first]} and {folds[first + 1]}: "
+            "give all records of a patient the same strat_fold"
+        )
+
+
+def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        # Only ASCII columns are used; reports in another encoding must not stop the work.
+        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            present = reader.fieldnames or []
+            rows = list(reader)
+    except FileNotFoundError:
+        raise UserError(f"there is no {path.name} in {path.parent}: --data_dir must be a PTB-XL folder") from None
+    except csv.Error as error:
+        raise UserError(f"{path} is not a readable CSV file ({error}): restore it from PTB-XL") from None
+    for column in columns:
+        if column not in present:
+            raise UserError(f"{path} has no column {column!r}: restore it from PTB-XL 1.0.1 to 1.0.3")
+    return rows
+
+
+def _cell(row: dict[str, str], column: str, parse: Callable[[str], Any], where: str) -> Any:
+    try:
+        return parse(row[column])
+    except ValueError as error:
+        text = row[column] if len(row[column]) <= 60 else row[column][:57] + "..."
+        raise UserError(f"{column} of {where} is {text!r}, which is not {error}: restore the file") from None
+
+
+def _whole(text: str) -> int:
+    try:
+        value = float(text)  # PTB-XL writes patient_id as 15709.0
+    except ValueError:
+        value = math.nan
+    if not (0 <= value < 2**53 and value == int(value)):
+        raise ValueError("a whole number")
+    return int(value)
+
+
+def _fold(text: str) -> int:
+    try:
+        fold = _whole(text)
+    except ValueError:
+        fold = 0
+    if not 1 <= fold <= 10:
+        raise ValueError("a fold from 1 to 10")
+    return fold
+
+
+def _stem(text: str) -> str:
+    parts = text.split("/")
+    if "" in parts or ".." in parts or "\\" in text or "\0" in text:
+        raise ValueError("the path of a record inside the folder")
+    return text
+
+
+def _code(code: Any) -> str:
+    if not isinstance(code, str):
+        raise ValueError("a dictionary whose keys are statements")
+    return code
+
+
+def _likelihood(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("a dictionary whose values are likelihoods")
+    try:
+        likelihood = float(value)
+    except OverflowError:
+        likelihood = math.inf
+    if not math.isfinite(likelihood):
+        raise ValueError("a dictionary whose values are finite likelihoods")
+    return likelihood

@@ -1,0 +1,204 @@
+"""One WFDB recording as int16 samples: a strict fast reader for PTB-XL's own format, wfdb for every other."""
+
+import functools
+import math
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from imlenet_jax.data.ptbxl import LEADS, SECONDS
+from imlenet_jax.errors import UserError
+
+INVALID = -32768  # what WFDB stores in format 16 where a sample is missing
+
+_RECORD_LINE = re.compile(r"([-\w]+) (\d{1,4}) (\d{1,6}) (\d{1,9})", re.ASCII)
+_SIGNAL_LINE = re.compile(
+    r"([-\w]+\.\w+) 16 (\d{1,9}(?:\.\d{1,9})?)(?:\((-?\d{1,9})\))?/mV 16 (-?\d{1,9}) (-?\d{1,9}) (-?\d{1,9}) 0 (\w+)",
+    re.ASCII,
+)
+_UNITS_PER_MV = {"mv": 1.0, "uv": 1000.0, "v": 0.001}
+_BYTES_PER_SAMPLE = {"80": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "160": 2.0, "212": 1.5}
+_RESTORE = "restore the record from PTB-XL"
+
+
+class Header(NamedTuple):
+    """What a WFDB header says, one entry per lead in the header's order.
+
+    Gain is in steps per mV, baseline is the step of 0 mV, checksum is the sum of the samples modulo 65536 (or None).
+    """
+
+    sampling_rate: float
+    length: int
+    files: tuple[str, ...]
+    leads: tuple[str, ...]
+    gain: tuple[float, ...]
+    baseline: tuple[int, ...]
+    checksum: tuple[int | None, ...]
+
+
+class Recording(NamedTuple):
+    """One recording, leads in the order of LEADS.
+
+    Attributes:
+        signal: (length, 12) int16 steps; millivolts are (signal - baseline) / gain.
+        gain: 12 floats, steps per mV.
+        baseline: 12 ints, steps.
+        checksum: 12 sums of the samples modulo 65536, None where the header gives none.
+    """
+
+    signal: np.ndarray
+    gain: tuple[float, ...]
+    baseline: tuple[int, ...]
+    checksum: tuple[int | None, ...]
+
+
+def read_recording(stem: Path, sampling_rate: int) -> Recording:
+    """Read the record `stem`.hea and its signal file. Samples are not looked at here (`prepare` does).
+
+    Raises:
+        UserError: a file is missing, unreadable, too short or too long, or the record is not 10 s of the 12 standard
+            leads at `sampling_rate`; the message names the file.
+    """
+    path = stem.with_name(stem.name + ".hea")
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}: {_RESTORE}") from None
+    header = parse_header(text)
+    if header is None:
+        return _read_with_wfdb(stem, path, sampling_rate)
+    order = _check(header, path, sampling_rate)
+    return _arrange(header, order, _read_format16(header, path))
+
+
+def parse_header(text: bytes) -> Header | None:
+    """Parse a header whose every line is written as PTB-XL writes it; None for all others, valid or not."""
+    lines = text.decode("ascii", errors="replace").splitlines()
+    record = _RECORD_LINE.fullmatch(lines[0]) if lines else None
+    if record is None or int(record[2]) != len(lines) - 1 or len(lines) == 1:
+        return None
+    matches = [_SIGNAL_LINE.fullmatch(line) for line in lines[1:]]
+    signals = [match.groups() for match in matches if match]
+    if len(signals) < len(matches):
+        return None
+    files, gains, baselines, zeros, _, checksums, leads = zip(*signals, strict=True)
+    gain = tuple(map(float, gains))
+    if 0.0 in gain or len(set(files)) > 1:
+        return None
+    baseline = tuple(int(zero if base is None else base) for base, zero in zip(baselines, zeros, strict=True))
+    return Header(int(record[3]), int(record[4]), files, leads, gain, baseline, tuple(map(int, checksums)))
+
+
+def signal_files(stem: Path) -> list[Path]:
+    """The files that the header of record `stem` refers to, as far as its lines can be read at all."""
+    path = stem.with_name(stem.name + ".hea")
+    lines = path.read_bytes().decode("ascii", errors="replace").splitlines()
+    lines = [line for line in lines if line.strip() and not line.startswith("#")]
+    return [path.with_name(line.split()[0]) for line in lines[1:]]
+
+
+def _read_format16(header: Header, path: Path) -> np.ndarray:
+    dat = path.with_name(header.files[0])
+    shape = (header.length, len(header.leads))
+    try:
+        _check_size(dat, dat.stat().st_size, 2 * math.prod(shape))
+        return np.fromfile(dat, "<i2").reshape(shape)
+    except FileNotFoundError:
+        raise UserError(f"there is no {dat}: {_RESTORE}") from None
+
+
+def _read_with_wfdb(stem: Path, path: Path, sampling_rate: int) -> Recording:
+    import wfdb  # slow to import, and PTB-XL itself never needs it
+
+    try:
+        raw: Any = wfdb.rdheader(str(stem))
+    except Exception as error:  # a damaged header makes wfdb fail in any way
+        raise UserError(f"{path} is not a WFDB header ({_brief(error)}): {_RESTORE}") from None
+    if not isinstance(raw, wfdb.Record) or not raw.n_sig or any(n != 1 for n in raw.samps_per_frame):
+        raise UserError(f"{path} is not one segment of signals with one rate: {_RESTORE}")
+    for unit in raw.units:
+        if unit.casefold() not in _UNITS_PER_MV:
+            raise UserError(f"{path} has a lead in {unit!r}, which is not a voltage: {_RESTORE}")
+    header = Header(
+        raw.fs,
+        raw.sig_len or 0,
+        tuple(raw.file_name),
+        tuple(raw.sig_name),
+        tuple(gain * _UNITS_PER_MV[unit.casefold()] for gain, unit in zip(raw.adc_gain, raw.units, strict=True)),
+        tuple(map(int, raw.baseline)),
+        tuple(raw.checksum or (None,) * raw.n_sig),
+    )
+    order = _check(header, path, sampling_rate)
+    _check_sizes(raw, path)
+    try:
+        record: Any = wfdb.rdrecord(str(stem), physical=False)
+        samples = record.d_signal
+        missing = np.isnan(record.dac())
+    except Exception as error:
+        raise UserError(f"the signals of {path} are not readable ({_brief(error)}): {_RESTORE}") from None
+    if samples.shape != (header.length, len(LEADS)):
+        raise UserError(f"the signals of {path} are not {header.length} samples of 12 leads: {_RESTORE}")
+    if not missing.all() and np.abs(samples[~missing].astype(np.int64)).max() > 32767:
+        raise UserError(f"{path} has samples beyond 16 bits, which shards cannot hold: {_RESTORE}")
+    return _arrange(header, order, np.where(missing, INVALID, samples).astype(np.int16))
+
+
+def _check(header: Header, path: Path, sampling_rate: int) -> tuple[int, ...]:
+    """Refuse what is not a PTB-XL recording; returns where in the header each of LEADS is."""
+    length = SECONDS * sampling_rate
+    for name in header.files:
+        if "/" in name or "\\" in name or name in ("", ".", "..", "~"):
+            raise UserError(f"{path} refers to the file {name!r}, which is not in its own folder: {_RESTORE}")
+    if header.sampling_rate != sampling_rate:
+        raise UserError(f"{path} says {header.sampling_rate:g} Hz instead of {sampling_rate} Hz: {_RESTORE}")
+    if header.length != length:
+        raise UserError(f"{path} says {header.length} samples instead of {length}: {_RESTORE}")
+    if len(header.leads) != len(LEADS):
+        raise UserError(f"{path} has {len(header.leads)} leads instead of {len(LEADS)}: {_RESTORE}")
+    if not all(map(math.isfinite, header.gain)) or 0 in header.gain:
+        raise UserError(f"{path} has a lead without a gain: {_RESTORE}")
+    order = _lead_order(header.leads)
+    if None in order:
+        lead = LEADS[order.index(None)]
+        raise UserError(f"{path} has no lead {lead} (its leads are {', '.join(header.leads)}): {_RESTORE}")
+    return tuple(place for place in order if place is not None)
+
+
+@functools.lru_cache(maxsize=64)
+def _lead_order(names: tuple[str, ...]) -> tuple[int | None, ...]:
+    places = {name.strip().casefold(): place for place, name in enumerate(names)}
+    return tuple(places.get(lead.casefold()) for lead in LEADS)
+
+
+def _arrange(header: Header, order: tuple[int, ...], signal: np.ndarray) -> Recording:
+    if order == tuple(range(len(LEADS))):
+        return Recording(signal, header.gain, header.baseline, header.checksum)
+    gain, baseline, checksum = (
+        tuple(values[place] for place in order) for values in (header.gain, header.baseline, header.checksum)
+    )
+    return Recording(signal[:, list(order)], gain, baseline, checksum)
+
+
+def _check_sizes(raw: Any, path: Path) -> None:
+    """Check each signal file of a record that wfdb reads; formats without a fixed size are left to wfdb."""
+    for name in dict.fromkeys(raw.file_name):
+        channels = [place for place, file in enumerate(raw.file_name) if file == name]
+        dat = path.with_name(name)
+        if not dat.is_file():
+            raise UserError(f"there is no {dat}: {_RESTORE}")
+        width = _BYTES_PER_SAMPLE.get(raw.fmt[channels[0]])
+        if width is not None and not any(raw.skew[place] for place in channels):
+            offset = raw.byte_offset[channels[0]] or 0
+            _check_size(dat, dat.stat().st_size, offset + math.ceil(width * raw.sig_len * len(channels)))
+
+
+def _check_size(dat: Path, size: int, expected: int) -> None:
+    if size != expected:
+        kind = "short" if size < expected else "long"
+        raise UserError(f"{dat} is too {kind} ({size} bytes instead of {expected}): {_RESTORE}")
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__} {error}".split())[:120]

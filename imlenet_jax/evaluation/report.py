@@ -1,0 +1,240 @@
+"""From a network's logits to the published metrics: a dict for JSON, a table to read, a row per record."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from imlenet_jax.errors import UserError
+from imlenet_jax.evaluation import metrics
+from imlenet_jax.evaluation.bootstrap import Interval, bootstrap, percentile_interval
+
+Array = NDArray[np.float64]
+
+PUBLISHED: dict[str, dict[str, float]] = {
+    "imle_net": {"macro_auc": 0.9216, "mean_accuracy": 0.8885, "max_f1": 0.8057},
+    "rajpurkar": {"macro_auc": 0.9155, "mean_accuracy": 0.8791, "max_f1": 0.7895},
+    "ecgnet": {"macro_auc": 0.9101, "mean_accuracy": 0.8735, "max_f1": 0.7712},
+    "resnet101": {"macro_auc": 0.8952, "mean_accuracy": 0.8678, "max_f1": 0.7558},
+    "mousavi": {"macro_auc": 0.8654, "mean_accuracy": 0.8419, "max_f1": 0.7315},
+}
+"""IMLE-Net's published results (Reddy et al., SMC 2021): PTB-XL, fold 10, 100 Hz, single runs, no interval given."""
+
+TORCH_MODELS = ("ecgnet", "resnet101")
+"""Networks whose published accuracy and max F1 are those of logits, not probabilities (``torch_test.py``)."""
+
+LEVEL = 0.95
+"""Coverage of every interval."""
+
+_THRESHOLDED = ("max_f1_10_thresholds", "max_f1_101_thresholds", "max_f1_10_thresholds_of_logits")
+
+
+def evaluate(
+    labels: ArrayLike,
+    logits: ArrayLike,
+    classes: Sequence[str],
+    thresholds: ArrayLike | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Every metric with its bootstrap interval, as a dict that strict JSON can hold (None for what does not exist).
+
+    ``labels`` (n, C) 0/1; ``logits`` (n, C), float; ``classes`` the C names in that order; ``thresholds`` (C,), one
+    probability per class, chosen on fold 9 (`metrics.best_thresholds`), None or NaN for a class without one. A metric
+    is of the probabilities, the float64 sigmoid of the logits, unless its name ends in ``_of_logits``; its name leads to
+    its definition in `imlenet_jax.evaluation.metrics`.
+
+    A metric is ``{value, low, high, n, left_out}``: its value on all ``n`` records, its 95 % interval, and the share of
+    resamples in which it does not exist. Metrics named ``class_...`` hold one of these per class. A max F1 also has its
+    ``threshold`` (each resample chooses its own), a class F1 the one it was given. Beside the metrics stand ``n``,
+    ``classes``, ``positives`` (records per class) and ``bootstrap`` (resamples, seed, level).
+
+    Warns (`DataWarning`) of classes that no record, or every record, has. Raises `UserError` if there are no records or
+    a logit is not finite, ValueError if shapes do not match.
+    """
+    truth, outputs = np.asarray(labels).astype(bool), np.asarray(logits, np.float64)
+    limits = None if thresholds is None else np.asarray(thresholds, np.float64)
+    _check(truth, outputs, limits, classes)
+    metrics.warn_undefined_auc(truth, classes)
+
+    statistics = _statistics(truth, outputs, limits)
+    n = len(truth)
+    values = statistics(None)
+    samples = bootstrap(statistics, n, resamples, seed)
+    report: dict[str, Any] = {
+        "n": n,
+        "classes": list(classes),
+        "positives": dict(zip(classes, truth.sum(axis=0).tolist(), strict=True)),
+        "bootstrap": {"resamples": resamples, "seed": seed, "level": LEVEL},
+    }
+    for name, value in values.items():
+        if name.endswith("/threshold"):
+            continue
+        interval = percentile_interval(samples[name], LEVEL)
+        entries = [_entry(value[at], interval, at, n) for at in np.ndindex(value.shape)]
+        report[name] = dict(zip(classes, entries, strict=True)) if value.ndim else entries[0]
+    for name in _THRESHOLDED:
+        report[name]["threshold"] = _number(values[f"{name}/threshold"])
+    if limits is not None:
+        for name, limit in zip(classes, limits, strict=True):
+            report["class_f1_at_fold9_thresholds"][name]["threshold"] = _number(limit)
+    return report
+
+
+def format_table(report: Mapping[str, Any], model: str) -> str:
+    """A report of `evaluate` as plain text: metric, value, 95 % interval, n, and the published figure of ``model``.
+
+    A model without published figures has "-" there.
+    """
+    published = _published_rows(model)
+    rows = [("metric", "value", "95 % interval", "n", "published")]
+    for name, entry in _entries(report):
+        figure = published.get(name)
+        rows.append(
+            (name, _text(entry["value"]), _range(entry), str(entry["n"]), "-" if figure is None else f"{figure:.4f}")
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join([*lines, "", *_footnotes(report, model)])
+
+
+def predictions_frame(
+    ecg_id: ArrayLike, labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str]
+) -> pd.DataFrame:
+    """A row per record: ``ecg_id``, then ``label_<class>`` (0/1) and ``prob_<class>`` for each class.
+
+    ``ecg_id`` (n,) int, ``labels`` (n, C) 0/1, ``probabilities`` (n, C) float. Raises ValueError if they do not match.
+    """
+    columns: dict[str, NDArray] = {"ecg_id": np.asarray(ecg_id)}
+    for prefix, table in (("label", np.asarray(labels).astype(np.uint8)), ("prob", np.asarray(probabilities))):
+        columns |= {f"{prefix}_{name}": column for name, column in zip(classes, table.T, strict=True)}
+    return pd.DataFrame(columns)
+
+
+def sigmoid(logits: ArrayLike) -> Array:
+    """Probabilities of logits in float64, exact at both ends."""
+    values = np.asarray(logits, np.float64)
+    small = np.exp(-np.abs(values))
+    return np.where(values >= 0, 1, small) / (1 + small)
+
+
+def _statistics(
+    labels: NDArray[np.bool_], logits: Array, thresholds: Array | None
+) -> Callable[[Array | None], dict[str, Array]]:
+    """The metrics of these records as a function of the records' weights (..., n)."""
+    probabilities = sigmoid(logits)
+
+    def statistics(weights: Array | None) -> dict[str, Array]:
+        auc = metrics.class_auc(labels, probabilities, weights)
+        accuracy = metrics.class_accuracy(labels, probabilities, 0.5, weights)
+        f1_10, at_10 = metrics.max_f1(labels, probabilities, metrics.GRID_10, weights)
+        f1_101, at_101 = metrics.max_f1(labels, probabilities, metrics.GRID_101, weights)
+        f1_logits, at_logits = metrics.max_f1(labels, logits, metrics.GRID_10, weights)
+        found = {
+            "macro_auc": auc.mean(axis=-1),
+            "class_auc": auc,
+            "mean_accuracy_at_0.5": accuracy.mean(axis=-1),
+            "class_accuracy_at_0.5": accuracy,
+            "max_f1_10_thresholds": f1_10,
+            "max_f1_10_thresholds/threshold": at_10,
+            "max_f1_101_thresholds": f1_101,
+            "max_f1_101_thresholds/threshold": at_101,
+            "mean_accuracy_at_0.5_of_logits": metrics.mean_accuracy(labels, logits, 0.5, weights),
+            "max_f1_10_thresholds_of_logits": f1_logits,
+            "max_f1_10_thresholds_of_logits/threshold": at_logits,
+        }
+        if thresholds is not None:
+            class_f1 = metrics.class_f1_at(labels, probabilities, thresholds, weights)
+            found["macro_f1_at_fold9_thresholds"] = class_f1.mean(axis=-1)
+            found["class_f1_at_fold9_thresholds"] = class_f1
+            found["sample_f1_at_fold9_thresholds"] = metrics.sample_f1_at(labels, probabilities, thresholds, weights)
+        return found
+
+    return statistics
+
+
+def _check(labels: NDArray[np.bool_], logits: Array, thresholds: Array | None, classes: Sequence[str]) -> None:
+    width = len(classes)
+    if labels.shape != logits.shape or labels.ndim != 2 or labels.shape[1] != width:
+        raise ValueError(f"labels {labels.shape} and logits {logits.shape} must both be (records, {width} classes)")
+    if thresholds is not None and thresholds.shape != (width,):
+        raise ValueError(f"thresholds {thresholds.shape} must be one per class, ({width},)")
+    if not len(labels):
+        raise UserError("there are no records to evaluate")
+    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if bad.size:
+        raise UserError(
+            f"the network's output is not a finite number for {bad.size} of {len(logits)} records (the first is number "
+            f"{bad[0]} of the split, counted from 0): check the checkpoint, training may have diverged"
+        )
+
+
+def _entry(value: Any, interval: Interval, at: tuple[int, ...], n: int) -> dict[str, float | int | None]:
+    return {
+        "value": _number(value),
+        "low": _number(interval.low[at]),
+        "high": _number(interval.high[at]),
+        "n": n,
+        "left_out": _number(interval.left_out[at]),
+    }
+
+
+def _number(value: Any) -> float | None:
+    """A float for strict JSON, which has no NaN."""
+    number = float(value)
+    return number if np.isfinite(number) else None
+
+
+def _entries(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The metrics of a report in order, those of classes one by one with the class after the name."""
+    for name, entry in report.items():
+        if name.startswith("class_"):
+            yield from ((f"{name} {label}", inner) for label, inner in entry.items())
+        elif isinstance(entry, Mapping) and "value" in entry:
+            yield name, entry
+
+
+def _published_rows(model: str) -> dict[str, float]:
+    """The published figures of a model under the names of the metrics that they are."""
+    if model not in PUBLISHED:
+        return {}
+    figures, suffix = PUBLISHED[model], "_of_logits" if model in TORCH_MODELS else ""
+    return {
+        "macro_auc": figures["macro_auc"],
+        f"mean_accuracy_at_0.5{suffix}": figures["mean_accuracy"],
+        f"max_f1_10_thresholds{suffix}": figures["max_f1"],
+    }
+
+
+def _text(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _range(entry: Mapping[str, Any]) -> str:
+    return "undefined" if entry["low"] is None else f"[{entry['low']:.4f}, {entry['high']:.4f}]"
+
+
+def _footnotes(report: Mapping[str, Any], model: str) -> list[str]:
+    settings = report["bootstrap"]
+    notes = [
+        f"Interval: {settings['level']:.0%} percentile bootstrap, {settings['resamples']} resamples of records, "
+        f"seed {settings['seed']}.",
+        "A max F1 chooses its threshold on the records that it scores.",
+    ]
+    if any(entry["left_out"] for _, entry in _entries(report)):
+        notes.append(
+            "Resamples in which a metric does not exist are left out of its interval (share: left_out, in the JSON)."
+        )
+    if model in PUBLISHED:
+        notes.append(
+            "Published: Reddy et al. 2021, all of PTB-XL's fold 10 at 100 Hz, a single run, no interval given."
+        )
+    if model in TORCH_MODELS:
+        notes.append(
+            f"The published accuracy and max F1 of {model} were computed on logits (PyTorch half of the original), "
+            "so they stand beside the metrics of logits."
+        )
+    return notes

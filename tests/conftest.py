@@ -1,0 +1,49 @@
+"""What tests share: several CPU devices, tiny networks, and where the real data lies."""
+
+import os
+
+# Before JAX starts: eight devices out of one CPU, for the tests of data parallelism.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+# The smallest networks that still have every kind of layer: (model, configuration values).
+TINY = {
+    "imle_net": {"length": 100, "filters": [4, 8], "blocks_per_stage": 1, "lstm_units": 4, "attention_dim": 4},
+    "mousavi": {"length": 100, "filters": [4, 4], "lstm_units": 4, "hidden": 8},
+    "rajpurkar": {"length": 64, "kernel_size": 4, "filters": 4, "blocks": 6, "widen_every": 2},
+    "ecgnet": {"length": 200, "filters": 4, "blocks": 5, "lstm_units": 4},
+    "resnet101": {"length": 64, "filters": 4, "blocks": [1, 1, 2, 1]},
+}
+
+
+@pytest.fixture(scope="session")
+def parity_folder() -> Path:
+    """The stored outputs of the original networks."""
+    return _shared("parity")
+
+
+@pytest.fixture(scope="session")
+def ptbxl_folder() -> Path:
+    """The first 1,987 records of PTB-XL."""
+    return _shared("ptbxl-2k")
+
+
+def _shared(name: str) -> Path:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"{name} is not beside the project")
+    return folder
+
+
+@pytest.fixture(params=list(TINY))
+def tiny(request: pytest.FixtureRequest):
+    """Each network's name and tiny configuration in turn."""
+    from imlenet_jax.models import make_config
+
+    return request.param, make_config(request.param, TINY[request.param])

@@ -1,0 +1,96 @@
+"""Sizes, shapes and options of the five networks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imlenet_jax.errors import UserError
+from imlenet_jax.models import MODELS, abstract_variables, create_model, init_variables, make_config
+
+KEY = jax.random.key(0)
+
+# The published sizes: with BatchNorm statistics where keras counts them, without where torch does.
+SIZES = {
+    "imle_net": 748_517,
+    "mousavi": 2_382_565,
+    "rajpurkar": 10_483_621,
+    "ecgnet": 1_031_949,
+    "resnet101": 156_889_221,
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_parameter_count_is_the_published_one(model):
+    variables = abstract_variables(create_model(model))
+    counted = variables if MODELS[model].framework == "keras" else variables["params"]
+    assert sum(int(np.prod(array.shape)) for array in jax.tree.leaves(counted)) == SIZES[model]
+
+
+def test_logits_and_aux_have_the_documented_shapes(tiny):
+    model, config = tiny
+    network = create_model(model, config)
+    x = np.random.default_rng(0).normal(size=(3, config.length, config.leads)).astype(np.float32)
+    logits, aux = network.apply(init_variables(network, KEY), x)
+    assert logits.shape == (3, 5) and logits.dtype == jnp.float32
+    if model == "imle_net":
+        assert {level: weights.shape for level, weights in aux.items()} == {
+            "beat": (3, 12, 2, 25),
+            "rhythm": (3, 12, 2),
+            "channel": (3, 12),
+        }
+        for weights in aux.values():
+            np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+    else:
+        assert aux == {}
+
+
+def test_records_do_not_influence_each_other_in_inference(tiny):
+    model, config = tiny
+    network = create_model(model, config)
+    variables = init_variables(network, KEY)
+    x = np.random.default_rng(1).normal(size=(4, config.length, config.leads)).astype(np.float32)
+    together, _ = network.apply(variables, x)
+    alone, _ = network.apply(variables, x[2:3])
+    np.testing.assert_allclose(together[2:3], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_leads_length_and_classes_are_parameters():
+    config = make_config("imle_net", {"leads": 3, "length": 200, "classes": 2, "filters": [4, 4], "lstm_units": 2})
+    network = create_model("imle_net", config)
+    logits, aux = network.apply(init_variables(network, KEY), jnp.zeros((1, 200, 3)))
+    assert logits.shape == (1, 2) and aux["rhythm"].shape == (1, 3, 4)
+
+
+def test_mousavi_layouts_cut_different_windows():
+    """`reference` takes twelve consecutive samples of one lead as channels; `by_lead` twelve leads."""
+    x = np.random.default_rng(2).normal(size=(1, 100, 12)).astype(np.float32)
+    options = {"length": 100, "filters": [4, 4], "lstm_units": 4, "hidden": 8}
+    networks = {
+        layout: create_model("mousavi", make_config("mousavi", options | {"layout": layout}))
+        for layout in ("reference", "by_lead")
+    }
+    variables = init_variables(networks["reference"], KEY)
+    scrambled, _ = networks["reference"].apply(variables, x)
+    # The reference's reading of x is by_lead's reading of the lead-major array laid out in the same order.
+    relaid = x[0].T.reshape(1, 100, 12)
+    by_lead, _ = networks["by_lead"].apply(variables, relaid)
+    np.testing.assert_allclose(scrambled, by_lead, rtol=1e-5)
+    assert not np.allclose(scrambled, networks["by_lead"].apply(variables, x)[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "sentence"),
+    [
+        ("imlenet", {}, "unknown: choose one of imle_net, mousavi, rajpurkar, ecgnet, resnet101"),
+        ("imle_net", {"width": 3}, "imle_net has no option 'width'"),
+        ("imle_net", {"filters": 3}, "'filters' takes a value like"),
+        ("imle_net", {"length": 1020}, "1020 is not a multiple"),
+        ("mousavi", {"layout": "sideways"}, "'layout' is one of reference, by_lead"),
+        ("imle_net", {"filters": [0, 4]}, "'filters' takes positive numbers"),
+        ("ecgnet", {"length": 100}, "too short for ecgnet"),
+    ],
+)
+def test_wrong_names_and_values_are_refused(model, values, sentence):
+    with pytest.raises(UserError, match=sentence):
+        make_config(model, values)
