@@ -1,4 +1,4 @@
-"""Make a synthetic ECG data set in PTB-XL's layout: `python -m experiments.synthesize --out DIR --records N --seed S`."""
+"""Make a synthetic ECG data set in PTB-XL's layout, with the truth about its signs of disease beside it."""
 
 import argparse
 from pathlib import Path

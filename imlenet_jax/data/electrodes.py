@@ -1,8 +1,8 @@
 """From the heart to int16 samples: nine electrodes with their noise, and an amplifier.
 
-Noise arises at electrodes, not in leads: what disturbs the left arm is seen in I, III, all augmented leads and, by a third,
-in every precordial lead. Sizes are such that per-band medians and quiet-segment noise resemble those of PTB-XL's
-records at 100 Hz.
+Noise arises at electrodes, not in leads: what disturbs the left arm is seen in I, III, all augmented leads and, by a
+third, in every precordial lead. Sizes are such that wander and the noise between waves resemble those of PTB-XL's records
+at 100 Hz.
 """
 
 from typing import Any
@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imlenet_jax.data.heart import SAMPLES, SAMPLING_RATE, Array, Heart, Rhythm, dipole, sinus_rhythm, twelve_leads
+from imlenet_jax.data.heart import (
+    SAMPLES,
+    SAMPLING_RATE,
+    Array,
+    Heart,
+    Rhythm,
+    dipole,
+    sinus_rhythm,
+    t_onset,
+    twelve_leads,
+)
 
 # Electrodes RA, LA, LL, V1-V6 to leads I, II, V1-V6; precordial leads are taken against the mean of the limbs.
 ELECTRODES = np.zeros((8, 9))
@@ -19,12 +29,12 @@ ELECTRODES[2:, 3:] = np.eye(6)
 ELECTRODES[2:, :3] = -1 / 3
 
 # Standard deviations in mV: muscle noise (the arms tremble) and wander.
-_MUSCLE = np.array([3.6, 3.6, 1.2, 1.2, 1.2, 1.2, 1.2, 1.2, 1.2]) / 1000
-_WANDER = np.array([18, 18, 18, 24, 26, 26, 26, 28, 28]) / 1000
+_MUSCLE = np.array([3.6, 3.6, 1.6, 1.6, 1.2, 1.2, 1.2, 1.2, 1.2]) / 1000
+_WANDER = np.array([30, 30, 30, 38, 40, 42, 42, 46, 46]) / 1000
 
 
 def record(heart: Heart, rng: np.random.Generator) -> tuple[NDArray[np.int16], Rhythm]:
-    """Ten seconds of a heart: int16 `(1000, 12)` in uV, leads as `heart.LEADS`, and the beats in them.
+    """Ten seconds of a heart: int16 `(1000, 12)` in uV, leads as `LEADS`, and the beats in them.
 
     III is computed from I and II after these are rounded to uV, so that I + III = II exactly.
     """
@@ -41,9 +51,9 @@ def electrode_noise(rhythm: Rhythm, rng: np.random.Generator) -> Array:
     time = np.arange(SAMPLES) / SAMPLING_RATE
     frequency = np.fft.rfftfreq(2 * SAMPLES, 1 / SAMPLING_RATE)  # twice as long: the ends must not meet
     slow = 1 / np.maximum(frequency, 0.08) ** 1.3 * (frequency < 0.8) * (frequency > 0)
-    fast = frequency / (frequency + 8) / (1 + (frequency / 42) ** 12)
-    wander = _coloured(slow, rng) * _WANDER * rng.lognormal(-0.1, 0.55) * rng.lognormal(0, 0.35, 9)
-    muscle = _coloured(fast, rng) * _MUSCLE * rng.lognormal(0, 0.5) * rng.lognormal(0, 0.2, 9)
+    fast = frequency / (frequency + 2) ** 1.3 / (1 + (frequency / 42) ** 12)
+    wander = _coloured(slow, rng) * _WANDER * rng.lognormal(0, 0.65) * rng.lognormal(0, 0.4, 9)
+    muscle = _coloured(fast, rng) * _MUSCLE * rng.lognormal(0.15, 0.65) * rng.lognormal(0, 0.3, 9)
     if rng.random() < 0.25:
         centre, width = rng.uniform(0, time[-1]), rng.uniform(0.3, 1.5)
         burst = rng.uniform(2, 6) * np.exp(-0.5 * ((time - centre) / width) ** 2)
@@ -65,13 +75,12 @@ def beat_intervals(heart: Heart, rhythm: Rhythm) -> list[dict[str, list[int]]]:
 
     Beats and waves that lie outside are left out. ST is the time from the end of QRS to the start of T.
     """
-    st, t = heart.waves["st"], heart.waves["t"]
     waves = [wave for wave in heart.waves.values() if wave.kind == "P"]
     edges = {
         "P": (min(wave.start for wave in waves), max(wave.end for wave in waves)),
         "QRS": (0.0, heart.qrs),
-        "ST": (heart.qrs, st.hold),
-        "T": (t.start, t.end),
+        "ST": (heart.qrs, t_onset(heart)),
+        "T": (t_onset(heart), heart.waves["t"].end),
     }
     beats: list[dict[str, Any]] = []
     for onset, stretch in zip(rhythm.onset, rhythm.stretch, strict=True):

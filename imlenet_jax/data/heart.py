@@ -1,10 +1,10 @@
 """A beating heart as one moving dipole, and the 12 leads that see it.
 
-The heart is a current dipole in mV, `(x, y, z)` = (left, foot, back), Frank's axes. Every wave (P, QRS, ST, T) is a smooth
-bump in time that carries one vector, as in McSharry et al. 2003 (IEEE TBME 50:289), but in three dimensions: the vectors of
-septum, free wall and base that succeed one another give the QRS loop, and with it R-wave progression, axis and q waves.
-The leads are projections by Dower's matrix (Dower, Machado, Osborne 1980, J Electrocardiol 13:361). Nothing here is drawn
-lead by lead: what V1 and V6 show is one loop seen from two sides.
+The heart is a current dipole in mV, `(x, y, z)` = (left, foot, back), Frank's axes. Every wave (P, QRS, ST, T) is a
+smooth bump in time that carries one vector, as in McSharry et al. 2003 (IEEE TBME 50:289), but in three dimensions: the
+vectors of septum, free wall and base that succeed one another give the QRS loop, and with it R-wave progression, axis and
+q waves. The leads are projections by Dower's matrix (Dower, Machado, Osborne 1980, J Electrocardiol 13:361). Nothing here
+is drawn lead by lead: what V1 and V6 show is one loop seen from two sides.
 
 Bumps have finite support, so that onset and end of each wave are known exactly and beats join without a step.
 
@@ -13,16 +13,18 @@ e241), Mason et al. 2007 (J Electrocardiol 40:228). Times are in seconds, amplit
 """
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from imlenet_jax.data.ptbxl import LEADS, SECONDS
+
 Array = NDArray[np.float64]
 
 SAMPLING_RATE = 100
-SAMPLES = 1000
-LEADS = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")  # as PTB-XL's headers spell them
+SAMPLES = SECONDS * SAMPLING_RATE
 
 # Rows I, II, V1-V6; columns x, y, z. Limb lead III and the augmented leads follow from I and II.
 DOWER = np.array(
@@ -122,30 +124,49 @@ def healthy(rng: np.random.Generator) -> Heart:
             "QRS", 0.38 * qrs, 0.7 * qrs, 0.7 * qrs, qrs,
             aim(axis + 180 + rng.normal(0, 35), size * rng.uniform(0.08, 0.35), -rng.uniform(0.5, 1.1)),
         ),
+        notch=_notch(qrs, size, rng),
         **recovery(qrs, qt, aim(55, rng.uniform(0, 0.025), rng.uniform(0, 0.06)), aim(t_axis, t_size, t_front)),
     )  # fmt: skip
     excess = sokolow_lyon(heart) / rng.uniform(2.3, 3.2)
-    return heart if excess < 1 else heart.scaled(dict.fromkeys(("septum", "wall", "base", "st", "t"), 1 / excess))
+    return (
+        heart if excess < 1 else heart.scaled(dict.fromkeys(("septum", "wall", "base", "notch", "st", "t"), 1 / excess))
+    )
+
+
+def _notch(qrs: float, size: float, rng: np.random.Generator) -> Wave:
+    """A small, brief vector of any direction inside the QRS: the slurs and notches that make every complex its own."""
+    top, half = rng.uniform(0.3, 0.85) * qrs, 0.12 * qrs
+    return Wave("QRS", top - half, top, top, top + half, rng.normal(0, 0.09 * size, 3))
 
 
 def recovery(qrs: float, qt: float, st: Array, t: Array, symmetric: bool = False) -> dict[str, Wave]:
     """The waves `st` and `t` of a ventricle: a plateau that melts into the T wave, and a T wave that ends at QT.
 
-    A T wave rises slowly and falls fast; `symmetric` is the narrow, even T wave of ischaemia.
+    A T wave rises slowly and falls fast; `symmetric` is the narrow, even T wave of ischaemia. Its first, faint rise
+    lies in the ST segment, whose end by the book is `t_onset`.
     """
-    t_start = qrs + (0.42 if symmetric else 0.24) * (qt - qrs)
-    t_top = qrs + (0.71 if symmetric else 0.69) * (qt - qrs)
+    after = partial(_after_qrs, qrs, qt)
+    start, top, end = (0.3, 0.65, 0.98) if symmetric else (0.08, 0.67, 1.0)
     return {
-        "st": Wave("ST", 0.8 * qrs, 1.02 * qrs, t_start, max(t_top, t_start + 0.06), st),
-        "t": Wave("T", t_start, t_top, t_top, qt, t),
+        "st": Wave("ST", 0.8 * qrs, 1.02 * qrs, after(0.12), after(0.66), st),
+        "t": Wave("T", after(start), after(top), after(top), after(end), t),
     }
+
+
+def t_onset(heart: Heart) -> float:
+    """Where ST segment ends and T wave begins, s after QRS onset: a quarter of the way from J point to end of T."""
+    return _after_qrs(heart.qrs, heart.qt, 0.25)
+
+
+def _after_qrs(qrs: float, qt: float, part: float) -> float:
+    return qrs + part * (qt - qrs)
 
 
 def _atrium(pr: float, rng: np.random.Generator) -> dict[str, Wave]:
     """P wave, 85-115 ms: right atrium to the foot and front, then left atrium to the left and back (biphasic in V1)."""
     width = min(normal_between(rng, 0.102, 0.008, 0.085, 0.116), pr - 0.03)
-    axis, size = rng.normal(55, 9), rng.uniform(0.07, 0.15)
-    right = aim(axis + 12, size, rng.uniform(0.04, 0.1))
+    axis, size = rng.normal(58, 8), rng.uniform(0.05, 0.11)
+    right = aim(axis + 12, size, rng.uniform(0.02, 0.07))
     left = aim(axis - 15, size * rng.uniform(0.6, 1), -rng.uniform(0.02, 0.07))
     return {
         "right_atrium": Wave("P", -pr, -pr + 0.38 * width, -pr + 0.38 * width, -pr + 0.8 * width, right),

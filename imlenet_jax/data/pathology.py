@@ -3,8 +3,8 @@
 Each function takes a `Heart` and returns the diseased one with its `Sign`s. No lead is drawn by hand: an infarct is an
 early vector that points away from dead muscle and an ST vector that points at the injured one, so that the reciprocal
 signs come by themselves; a bundle branch block is a late vector towards the side that is activated last. Criteria:
-AHA/ACCF/HRS 2009 parts III (conduction), IV (ST, T, QT), V (hypertrophy), VI (ischaemia) (Circulation 119:e235-e270) and
-the Fourth Universal Definition of Myocardial Infarction (2018, Circulation 138:e618).
+AHA/ACCF/HRS 2009 parts III (conduction), IV (ST, T, QT), V (hypertrophy), VI (ischaemia) (Circulation 119:e235-e270)
+and the Fourth Universal Definition of Myocardial Infarction (2018, Circulation 138:e618).
 """
 
 from collections.abc import Callable
@@ -12,19 +12,33 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from imlenet_jax.data.heart import Heart, Wave, aim, normal_between, recovery, sokolow_lyon
+from imlenet_jax.data.heart import (
+    Array,
+    Heart,
+    Wave,
+    aim,
+    normal_between,
+    recovery,
+    single_beat,
+    sokolow_lyon,
+    t_onset,
+)
+from imlenet_jax.data.ptbxl import LEADS
 
 Generator = np.random.Generator
 
 ANTEROSEPTAL = ("V1", "V2", "V3", "V4")
-INFERIOR = ("II", "III", "AVF")
-HIGH_LATERAL = ("I", "AVL")
-LATERAL = ("I", "AVL", "V5", "V6")
+INFERIOR = ("II", "III", "aVF")
+HIGH_LATERAL = ("I", "aVL")
+LATERAL = ("I", "aVL", "V5", "V6")
 
 
 @dataclass(frozen=True)
 class Sign:
-    """One finding: the SCP-ECG statement it belongs to, what it is, in which wave and which leads."""
+    """One finding: the SCP-ECG statement it belongs to, what it is, in which wave and which leads.
+
+    `reciprocal` marks the mirror image of an injury, seen from the other side.
+    """
 
     statement: str
     finding: str
@@ -50,11 +64,12 @@ def anterior_infarction(heart: Heart, rng: Generator) -> tuple[Heart, list[Sign]
 
 
 def inferior_infarction(heart: Heart, rng: Generator) -> tuple[Heart, list[Sign]]:
-    """IMI: the first 45-55 ms point up: Q of at least 30 ms in II, III, aVF; ST vector to the foot, so down in aVL."""
-    length = max(0.052, rng.uniform(0.52, 0.65) * heart.qrs)
-    up = aim(-80 + rng.normal(0, 6), rng.uniform(0.45, 0.85), rng.uniform(0.1, 0.4))
+    """IMI: the first 60-75 ms lack the part that points down: Q in II, III, aVF; ST vector to the foot, so ST down in aVL."""
+    length = max(0.06, rng.uniform(0.6, 0.7) * heart.qrs)
+    size = max(0.5, 0.85 * heart.waves["wall"].dipole[1]) * rng.uniform(0.95, 1.5)
+    up = aim(-80 + rng.normal(0, 6), size, rng.uniform(0.1, 0.4))
     scar = Wave("QRS", 0, 0.42 * length, 0.5 * length, length, up)
-    heart = heart.scaled({"septum": 0.3}).with_waves(scar=scar)
+    heart = heart.scaled({"septum": 0.1, "notch": 0.2}).with_waves(scar=scar)
     elevation, inverted = _stage(rng, 0.13, 0.32)
     t_axis = rng.normal(-52, 8) if inverted else rng.normal(85, 8)
     st, t = (
@@ -88,15 +103,19 @@ def _infarct_signs(statement: str, leads: tuple[str, ...], opposite: tuple[str, 
 
 
 def left_bundle_branch_block(heart: Heart, rng: Generator) -> tuple[Heart, list[Sign]]:
-    """CLBBB: QRS 124-168 ms, no septal q, the left ventricle late: notched R in I, aVL, V5, V6; rS or QS in V1; discordant ST-T."""
+    """CLBBB: QRS 126-166 ms, no septal q, the left ventricle late; ST and T discordant.
+
+    Broad, notched R in I, aVL, V5, V6; rS or QS in V1, V2.
+    """
     heart = _widened(heart, rng.uniform(0.126, 0.166))
-    qrs, axis, size = heart.qrs, rng.uniform(-35, 35), rng.uniform(0.7, 1.15)
-    back = rng.uniform(1.1, 1.9)
+    qrs, axis, size = heart.qrs, rng.uniform(-35, 35), rng.uniform(0.5, 0.9)
+    back = rng.uniform(1.6, 2.6)
     first, second = rng.uniform(0.85, 1.1), rng.uniform(0.85, 1.1)
     qrs_waves = {
+        "notch": heart.waves["notch"]._replace(dipole=np.zeros(3)),
         "septum": Wave("QRS", 0, 0.16 * qrs, 0.16 * qrs, 0.34 * qrs, aim(axis, 0.2 * size, rng.uniform(0, 0.3))),
-        "wall": Wave("QRS", 0.04 * qrs, 0.34 * qrs, 0.36 * qrs, 0.76 * qrs, first * aim(axis, size, -back)),
-        "base": Wave("QRS", 0.44 * qrs, 0.68 * qrs, 0.7 * qrs, qrs, second * aim(axis - 8, 0.85 * size, -0.75 * back)),
+        "wall": Wave("QRS", 0.04 * qrs, 0.34 * qrs, 0.36 * qrs, 0.78 * qrs, first * aim(axis, size, -back)),
+        "base": Wave("QRS", 0.42 * qrs, 0.69 * qrs, 0.7 * qrs, qrs, second * aim(axis - 15, 0.8 * size, -0.4 * back)),
     }
     discordant = rng.uniform(0.22, 0.36)
     st = aim(axis + 180, 0.35 * discordant * size, 0.4 * discordant * back)
@@ -111,15 +130,19 @@ def left_bundle_branch_block(heart: Heart, rng: Generator) -> tuple[Heart, list[
 
 
 def right_bundle_branch_block(heart: Heart, rng: Generator) -> tuple[Heart, list[Sign]]:
-    """CRBBB: the normal loop, then the right ventricle alone until 122-160 ms: rsR' in V1, V2; broad S in I, V6; T down in V1."""
+    """CRBBB: the normal loop, then the right ventricle alone until 124-158 ms.
+
+    Late R' (rsR') in V1, V2; broad S in I, V6; T inverted in V1.
+    """
     normal = heart.qrs
     heart = _widened(heart, rng.uniform(0.124, 0.158))
-    axis, size = rng.uniform(150, 200), rng.uniform(0.3, 0.6)
-    late = Wave(
-        "QRS", 0.6 * normal, normal, 0.55 * normal + 0.45 * heart.qrs, heart.qrs, aim(axis, size, rng.uniform(0.4, 1.0))
-    )
+    axis, size = rng.uniform(150, 200), rng.uniform(0.2, 0.42)
+    top = 0.35 * normal + 0.65 * max(heart.qrs - 0.03, normal)
+    late = Wave("QRS", 0.5 * normal, top, top + 0.005, heart.qrs, aim(axis, size, rng.uniform(0.5, 1.1)))
+    less_back = aim(0, 0, rng.uniform(0.1, 0.5))
+    wall = heart.waves["wall"]._replace(dipole=heart.waves["wall"].dipole + less_back)
     t = heart.waves["t"].dipole + aim(axis + 180, 0.15 * size, -rng.uniform(0.4, 0.75))
-    heart = heart.scaled({"base": 0.5}).with_waves(late=late)
+    heart = heart.scaled({"base": 0.4}).with_waves(late=late, wall=wall)
     heart = heart.with_waves(**recovery(heart.qrs, heart.qt, heart.waves["st"].dipole, t))
     return heart, [
         Sign("CRBBB", "late R'", "QRS", ("V1", "V2")),
@@ -134,17 +157,17 @@ def _widened(heart: Heart, qrs: float) -> Heart:
 
 
 def hypertrophy(heart: Heart, rng: Generator) -> tuple[Heart, list[Sign]]:
-    """LVH: S in V1 plus R in V5 or V6 of 3.7-5.6 mV (Sokolow-Lyon: over 3.5), axis to the left, QRS up to 112 ms."""
+    """LVH: S in V1 plus R in V5 or V6 of 3.7-5.3 mV (Sokolow-Lyon: over 3.5), axis to the left, QRS up to 112 ms."""
     axis = rng.uniform(-25, 35)
-    wall = heart.waves["wall"]._replace(dipole=aim(axis, 1.0, -rng.uniform(0.5, 0.9)))
-    base = heart.waves["base"]._replace(dipole=aim(axis - 160, 0.15, -rng.uniform(0.7, 1.1)))
+    wall = heart.waves["wall"]._replace(dipole=aim(axis, 1.0, -rng.uniform(0.9, 1.5)))
+    base = heart.waves["base"]._replace(dipole=aim(axis - 160, 0.15, -rng.uniform(0.8, 1.3)))
     longer = normal_between(rng, 1.1, 0.05, 1.0, 0.112 / heart.qrs)
     heart = replace(heart.with_waves(wall=wall, base=base), qrs=heart.qrs * longer)
     heart = heart.with_waves(**{n: _slower(w, longer) for n, w in heart.waves.items() if w.kind == "QRS"})
     heart = heart.with_waves(
         **recovery(heart.qrs, heart.qt, heart.waves["st"].dipole, heart.waves["t"].dipole),
     )
-    grown = rng.uniform(3.8, 5.6) / sokolow_lyon(heart)
+    grown = rng.uniform(3.8, 5.2) / sokolow_lyon(heart)
     heart = heart.scaled({"wall": grown, "base": grown, "septum": 0.7 * grown})
     return heart, [Sign("LVH", "deep S", "QRS", ("V1", "V2")), Sign("LVH", "tall R", "QRS", ("V5", "V6"))]
 
@@ -168,7 +191,7 @@ def anterolateral_ischaemia(heart: Heart, rng: Generator) -> tuple[Heart, list[S
     st = aim(rng.uniform(175, 215), rng.uniform(0.07, 0.15), -rng.uniform(0, 0.06))
     t = aim(rng.uniform(165, 195), rng.uniform(0.12, 0.3), rng.uniform(-0.2, 0.2))
     heart = heart.with_waves(**recovery(heart.qrs, heart.qt, st, t, symmetric=True))
-    leads = ("I", "AVL", "V4", "V5", "V6")
+    leads = ("I", "aVL", "V4", "V5", "V6")
     return heart, [Sign("ISCAL", "ST depression", "ST", leads), Sign("ISCAL", "T inversion", "T", leads)]
 
 
@@ -221,12 +244,42 @@ MIXED = (
 
 
 def diseased(heart: Heart, case: Case, rng: Generator) -> tuple[Heart, list[Sign]]:
-    """The heart with all of a case's changes, and the signs that these leave."""
+    """The heart with all of a case's changes, and the signs in those of their leads where they can be seen."""
     signs: list[Sign] = []
     for change in case.changes:
         heart, new = change(heart, rng)
         signs += new
-    return heart, signs
+    return heart, _visible(heart, signs)
+
+
+def _visible(heart: Heart, signs: list[Sign]) -> list[Sign]:
+    """The signs, each in the leads whose noiseless beat reaches its threshold; patterns of a whole QRS stay as they are."""
+    time, leads = single_beat(heart)
+    st = leads[np.searchsorted(time, heart.qrs + 0.04)]
+    t = leads[(time >= t_onset(heart)) & (time <= heart.qt)]
+    shown = {
+        "Q wave": _q_duration(leads[(time >= 0) & (time <= heart.qrs)]) >= 20,
+        "ST elevation": st >= 0.03,
+        "ST depression": st <= -0.03,
+        "T inversion": (t.min(axis=0) <= -0.05) & (-t.min(axis=0) > t.max(axis=0)),
+        "flat or inverted T": t.max(axis=0) < 0.1,
+    }
+    everywhere = np.ones(len(LEADS), bool)
+    cut = [
+        replace(
+            sign, leads=tuple(lead for lead in sign.leads if shown.get(sign.finding, everywhere)[LEADS.index(lead)])
+        )
+        for sign in signs
+    ]
+    return [sign for sign in cut if sign.leads]
+
+
+def _q_duration(qrs: Array) -> Array:
+    """Samples of each column of `(samples, leads)` from the first below -0.04 mV to an R; 0 where an R comes first."""
+    negative, positive = qrs < -0.04, qrs > 0.04
+    start = np.where(negative.any(axis=0), negative.argmax(axis=0), len(qrs))
+    r = np.where(positive.any(axis=0), positive.argmax(axis=0), len(qrs))
+    return np.maximum(r - start, 0)
 
 
 def deck(rng: Generator) -> list[Case]:

@@ -3,8 +3,8 @@
 A resample is n records drawn with replacement, represented by how often each record was drawn. Any statistic that takes
 weights for its records therefore serves for all resamples at once.
 
-Records are drawn independently. PTB-XL has several records of some patients (all in one fold), so that the intervals are
-a little too narrow.
+Records are drawn independently. PTB-XL has several records of some patients (all in one fold), so that the intervals
+are a little too narrow.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -37,8 +37,8 @@ def bootstrap(
 ) -> dict[str, Array]:
     """Each statistic in every resample of ``n`` records: name -> (resamples, ...), float64.
 
-    ``statistics`` is called with the counts (r, n) of r resamples and returns arrays of shape (r, ...), as the functions
-    of `imlenet_jax.evaluation.metrics` do. Equal ``n``, ``resamples`` and ``seed`` give equal draws.
+    ``statistics`` is called with the counts (r, n) of r resamples and returns arrays of shape (r, ...), as the
+    functions of `imlenet_jax.evaluation.metrics` do. Equal ``n``, ``resamples`` and ``seed`` give equal draws.
 
     Raises ValueError unless ``n`` and ``resamples`` are positive.
     """

@@ -95,7 +95,7 @@ def sample_precision_recall(
 def max_f1(
     labels: ArrayLike, scores: ArrayLike, grid: ArrayLike = GRID_10, weights: ArrayLike | None = None
 ) -> tuple[Array, Array]:
-    """The greatest sample-centric F1 over the thresholds of ``grid`` (T,), and that threshold: value (...), threshold (...).
+    """The greatest sample-centric F1 over the thresholds of ``grid`` (T,), (...), and that threshold, (...).
 
     F1 is the harmonic mean of the two averages of `sample_precision_recall`. Of equal values the lowest threshold is
     given. The choice is made on the very records that are scored, as in the literature, so the value flatters. Both
@@ -147,17 +147,14 @@ def best_thresholds(labels: ArrayLike, scores: ArrayLike) -> Array:
 
 def warn_undefined_auc(labels: ArrayLike, classes: Sequence[str]) -> None:
     """Issue one `DataWarning` naming the classes that no record, or every record, of ``labels`` (n, C) has."""
-    held = np.asarray(labels).astype(bool)
-    problems = [
-        f"{share} record has class {', '.join(names)}"
-        for share, names in (
-            ("no", [name for name, some in zip(classes, held.any(axis=0), strict=True) if not some]),
-            ("every", [name for name, all_ in zip(classes, held.all(axis=0), strict=True) if all_]),
-        )
-        if names and len(held)
-    ]
+    truth = np.asarray(labels).astype(bool)
+    held = dict(zip(classes, truth.sum(axis=0).tolist(), strict=True))
+    absent = [name for name, count in held.items() if count == 0]
+    constant = [name for name, count in held.items() if 0 < count == len(truth)]
+    problems = [f"no record has class {', '.join(absent)}"] if absent else []
+    problems += [f"every record has class {', '.join(constant)}"] if constant else []
     if problems:
-        message = f"{' and '.join(problems)}: the AUC of that class and the macro AUC do not exist (NaN, in JSON null)"
+        message = f"{' and '.join(problems)}: its AUC and the macro AUC do not exist (NaN, in JSON null)"
         warnings.warn(message, DataWarning, stacklevel=2)
 
 

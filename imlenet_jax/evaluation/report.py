@@ -43,8 +43,8 @@ def evaluate(
 
     ``labels`` (n, C) 0/1; ``logits`` (n, C), float; ``classes`` the C names in that order; ``thresholds`` (C,), one
     probability per class, chosen on fold 9 (`metrics.best_thresholds`), None or NaN for a class without one. A metric
-    is of the probabilities, the float64 sigmoid of the logits, unless its name ends in ``_of_logits``; its name leads to
-    its definition in `imlenet_jax.evaluation.metrics`.
+    is of the probabilities, the float64 sigmoid of the logits, unless its name ends in ``_of_logits``; its name leads
+    to its definition in `imlenet_jax.evaluation.metrics`.
 
     A metric is ``{value, low, high, n, left_out}``: its value on all ``n`` records, its 95 % interval, and the share of
     resamples in which it does not exist. Metrics named ``class_...`` hold one of these per class. A max F1 also has its
