@@ -1,27 +1,22 @@
-"""From a PTB-XL folder to int16 shards and a manifest, once.
+"""Turn a PTB-XL folder into int16 shards, once: resumable, atomic, the manifest last."""
 
-Records are read by threads, a shard each: reading and checking happen in system calls and numpy, which let other
-threads run. Every shard is followed by a note of what was learned from it, so that an interrupted run resumes; the
-manifest comes last and makes the folder valid.
-"""
-
+import contextlib
 import fcntl
 import hashlib
-import io
-import json
 import os
+import sys
 import threading
+import time
 import warnings
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from imlenet_jax.data.convert import Job, Part, convert, finished
 from imlenet_jax.data.manifest import MANIFEST, canonical, read_manifest, write_manifest
 from imlenet_jax.data.ptbxl import (
     DATABASE,
@@ -35,35 +30,26 @@ from imlenet_jax.data.ptbxl import (
     read_statements,
     superclass_labels,
 )
-from imlenet_jax.data.records import INVALID, Recording, read_recording, signal_files
-from imlenet_jax.data.scaling import Moments, sums_and_squares
+from imlenet_jax.data.records import signal_files
+from imlenet_jax.data.scaling import Moments
 from imlenet_jax.errors import DataWarning, UserError
-from imlenet_jax.files import write_atomically, write_json
 
-RECORDS_PER_SHARD = 1024  # 24 MB at 100 Hz
+SHARD_SAMPLES = 1024 * 1000  # samples per lead in a shard: 24.6 MB whatever the sampling rate
 SCALER_FOLDS = range(1, 9)
-_CHUNK = 64  # records checked at a time: 6 MB of float64 at 100 Hz
 
 
-class Job(NamedTuple):
-    """One shard to make: where, from which records (`scaled`: those that enter the scaler), and for which source."""
+class Prepared(NamedTuple):
+    """What a call of `prepare_shards` did.
 
-    folder: Path
-    number: int
-    stems: list[Path]
-    scaled: np.ndarray
-    sampling_rate: int
-    source: str
+    Attributes:
+        path: the folder of shards.
+        records: recordings converted by this call; 0 when all was done before.
+        seconds: what that took.
+    """
 
-    @property
-    def file(self) -> str:
-        """The shard's name."""
-        return f"shard-{self.number:05d}.npy"
-
-    @property
-    def note(self) -> Path:
-        """Where what was learned from the shard is kept until the manifest is written."""
-        return self.folder / f"shard-{self.number:05d}.json"
+    path: Path
+    records: int
+    seconds: float
 
 
 def prepare(
@@ -74,249 +60,248 @@ def prepare(
     allow_missing: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Write shards and manifest of a PTB-XL folder to `out` (by default `imlenet_shards_<rate>` in it).
+    """Like `prepare_shards`; returns the folder of shards only."""
+    return prepare_shards(data_dir, out, sampling_rate, workers, allow_missing, progress).path
 
-    Does nothing where they are there already and the source's tables have not changed.
+
+def prepare_shards(
+    data_dir: Path,
+    out: Path | None = None,
+    sampling_rate: int = 100,
+    workers: int | None = None,
+    allow_missing: bool = False,
+    progress: bool = True,
+) -> Prepared:
+    """Convert the WFDB files of a PTB-XL folder to shards and a manifest. Shards that are up to date are left alone.
+
+    Args:
+        data_dir: folder with `ptbxl_database.csv`, `scp_statements.csv` and `records100` or `records500`.
+        out: folder of shards, made as needed; by default `imlenet_shards_<rate>` under `data_dir`.
+        sampling_rate: 100 or 500 Hz.
+        workers: threads; by default one per usable core.
+        allow_missing: go on without the records whose files are missing.
+        progress: draw a progress bar.
 
     Raises:
-        UserError: the tables or a record cannot be used, or files of records are missing and not `allow_missing`.
+        UserError: anything in the folder is not as PTB-XL has it; no manifest is written then.
+        OSError: `out` cannot be written, or the disk is full.
+
+    Warns:
+        DataWarning: some leads are flat.
     """
     data_dir = Path(data_dir)
-    if sampling_rate not in SAMPLING_RATES:
-        raise UserError(f"--sampling_rate {sampling_rate}: PTB-XL has {' and '.join(map(str, SAMPLING_RATES))} Hz")
-    if not data_dir.is_dir():
-        raise UserError(f"{data_dir}: no such folder; --data_dir must be a PTB-XL folder")
-    metadata = read_metadata(data_dir / DATABASE, sampling_rate)
+    out = default_out(data_dir, sampling_rate) if out is None else Path(out)
+    source = source_checksums(data_dir)
+    if _is_current(out, data_dir, sampling_rate, source, allow_missing):
+        return Prepared(out, 0, 0.0)
+    metadata, missing = _present(data_dir, read_metadata(data_dir / DATABASE, sampling_rate), allow_missing)
     statements = read_statements(data_dir / STATEMENTS)
-    present = _present(data_dir, metadata, allow_missing)
-    missing = metadata.ecg_id[~present].tolist()
-    metadata = _take(metadata, np.flatnonzero(present))
-    source = _source(data_dir, sampling_rate, missing)
-    out = Path(out) if out else default_out(data_dir, sampling_rate)
     out.mkdir(parents=True, exist_ok=True)
-    with _locked(out):
-        if not _is_current(out, source):
-            _build(data_dir, out, metadata, statements, missing, sampling_rate, source, workers, progress)
-    return out
+    with exclusive(out / ".lock"):
+        if _is_current(out, data_dir, sampling_rate, source, allow_missing):  # another process may have done it
+            return Prepared(out, 0, 0.0)
+        (out / MANIFEST).unlink(missing_ok=True)
+        _remove(out.glob(".*.tmp"))
+        jobs = _jobs(data_dir, out, sampling_rate, metadata, statements, source)
+        start = time.perf_counter()
+        parts, converted = _convert_all(jobs, workers or usable_cores(), progress)
+        seconds = time.perf_counter() - start
+        content = _manifest(jobs, parts, metadata, statements)
+        write_manifest(out, {**content, "source": {"folder": data_dir.resolve().name, **source, "missing": missing}})
+        shards = {job.target for job in jobs}
+        _remove(path for path in out.glob("signals-*") if path not in shards)
+    return Prepared(out, converted, seconds)
 
 
 def default_out(data_dir: Path, sampling_rate: int) -> Path:
-    """Where the shards of a PTB-XL folder go unless told otherwise."""
+    """Where the shards of a PTB-XL folder go unless another folder is named."""
+    if sampling_rate not in SAMPLING_RATES:
+        raise UserError(f"PTB-XL has no recordings at {sampling_rate} Hz: --sampling_rate must be 100 or 500")
     return Path(data_dir) / f"imlenet_shards_{sampling_rate}"
 
 
-def _build(
+def source_checksums(data_dir: Path) -> dict[str, str]:
+    """sha256 of both tables, by which a change of the source is noticed.
+
+    Raises:
+        UserError: there is no such folder, or a table is missing.
+    """
+    if not data_dir.is_dir():
+        raise UserError(f"there is no folder {data_dir}: give --data_dir a PTB-XL folder or prepared shards")
+    checksums = {}
+    for name in (DATABASE, STATEMENTS):
+        try:
+            checksums[name] = hashlib.sha256((data_dir / name).read_bytes()).hexdigest()
+        except FileNotFoundError:
+            raise UserError(
+                f"there is no {name} in {data_dir}: give --data_dir a PTB-XL folder or prepared shards"
+            ) from None
+    return checksums
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`; says so when it has to wait for another process."""
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process is writing to {path.parent}: waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _is_current(out: Path, data_dir: Path, sampling_rate: int, source: dict[str, str], allow_missing: bool) -> bool:
+    if not (out / MANIFEST).exists():
+        return False
+    content = read_manifest(out)
+    if content["sampling_rate"] != sampling_rate:
+        raise UserError(f"{out} holds shards at {content['sampling_rate']} Hz: choose another folder with --out")
+    before = content["source"]
+    missing = before["missing"]
+    if any(before[name] != checksum for name, checksum in source.items()):
+        return False
+    if any((data_dir / f"{stem}.hea").exists() and not _lacks_files(data_dir / stem) for stem in missing):
+        return False
+    if missing and not allow_missing:
+        raise _missing_error(data_dir, missing, len(content["ecg_id"]) + len(missing))
+    return True
+
+
+def _present(data_dir: Path, metadata: Metadata, allow_missing: bool) -> tuple[Metadata, list[str]]:
+    """The records whose files are there, and the stems of those whose files are not."""
+    names: dict[str, set[str]] = {}
+    present, missing = [], []
+    for row, stem in enumerate(metadata.stems):
+        folder, _, name = stem.rpartition("/")
+        if folder not in names:
+            path = data_dir / folder
+            names[folder] = set(os.listdir(path)) if path.is_dir() else set()
+        whole = f"{name}.hea" in names[folder] and (f"{name}.dat" in names[folder] or not _lacks_files(data_dir / stem))
+        (present if whole else missing).append(row)
+    lost = [metadata.stems[row] for row in missing]
+    if lost and not allow_missing:
+        raise _missing_error(data_dir, lost, len(metadata.stems))
+    if not present:
+        raise UserError(f"{data_dir} has the files of no record at all: restore them from PTB-XL")
+    return (
+        Metadata(
+            metadata.ecg_id[present],
+            metadata.patient_id[present],
+            metadata.fold[present],
+            [metadata.scp_codes[row] for row in present],
+            [metadata.stems[row] for row in present],
+        ),
+        lost,
+    )
+
+
+def _lacks_files(stem: Path) -> bool:
+    return not all(path.is_file() for path in signal_files(stem))
+
+
+def _missing_error(data_dir: Path, stems: list[str], total: int) -> UserError:
+    return UserError(
+        f"{len(stems)} of {total} records in {data_dir} lack files, the first is {stems[0]}: "
+        "complete the folder, or go on with what is there with --allow_missing True"
+    )
+
+
+def _jobs(
     data_dir: Path,
     out: Path,
+    sampling_rate: int,
     metadata: Metadata,
     statements: dict[str, str],
-    missing: list[int],
-    sampling_rate: int,
-    source: str,
-    workers: int | None,
-    progress: bool,
-) -> None:
-    (out / MANIFEST).unlink(missing_ok=True)
+    source: dict[str, str],
+) -> list[Job]:
     labelled = superclass_labels(metadata.scp_codes, statements).any(axis=1)
-    scaled = labelled & np.isin(metadata.fold, SCALER_FOLDS)
-    stems = [data_dir / stem for stem in metadata.stems]
-    jobs = [
-        Job(out, number, stems[start : start + RECORDS_PER_SHARD], scaled[start : start + RECORDS_PER_SHARD],
-            sampling_rate, source)
-        for number, start in enumerate(range(0, len(stems), RECORDS_PER_SHARD))
-    ]  # fmt: skip
-    notes = _run(jobs, workers or os.cpu_count() or 1, progress)
+    fitted = labelled & np.isin(metadata.fold, SCALER_FOLDS)
+    size = SHARD_SAMPLES // (SECONDS * sampling_rate)
+    jobs = []
+    for number, start in enumerate(range(0, len(metadata.stems), size)):
+        rows = slice(start, start + size)
+        target = out / f"signals-{number:05d}.npy"
+        stems, ids = metadata.stems[rows], metadata.ecg_id[rows].tolist()
+        jobs.append(Job(target, data_dir, sampling_rate, ids, stems, fitted[rows], source))
+    return jobs
 
-    _warn_flat([ecg_id for note, job in zip(notes, jobs, strict=True) for ecg_id in _flat_ids(note, job, metadata)])
-    scaler = Moments(entry for note in notes for entry in note["moments"]).scaler()
-    table = sorted({tuple(map(tuple, calibration)) for note in notes for calibration in note["calibrations"]})
-    position = {calibration: index for index, calibration in enumerate(table)}
-    calibration = [
-        position[tuple(map(tuple, note["calibrations"][index]))] for note in notes for index in note["calibration"]
-    ]
-    columns = {
+
+def _convert_all(jobs: list[Job], workers: int, progress: bool) -> tuple[list[Part], int]:
+    """All parts, in order, and how many recordings had to be converted."""
+    stop = threading.Event()
+    lock = threading.Lock()
+    converted = 0
+    with tqdm(total=sum(len(job.stems) for job in jobs), unit="record", disable=not progress) as bar:
+
+        def advance(records: int) -> None:
+            nonlocal converted
+            if stop.is_set():
+                raise InterruptedError("another shard has failed")
+            with lock:
+                converted += records
+                bar.update(records)
+
+        def run(job: Job) -> Part:
+            part = finished(job)
+            if part is None:
+                return convert(job, advance)
+            with lock:
+                bar.update(len(job.stems))
+            return part
+
+        with ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(run, job) for job in jobs]
+            try:
+                return [future.result() for future in futures], converted
+            except BaseException:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def _manifest(jobs: list[Job], parts: list[Part], metadata: Metadata, statements: dict[str, str]) -> dict[str, Any]:
+    table: dict[bytes, int] = {}
+    calibration: list[int] = []
+    for part in parts:
+        numbers = [table.setdefault(canonical(entry), len(table)) for entry in part.calibrations]
+        calibration += [numbers[local] for local in part.calibration]
+    distinct = {canonical(entry): entry for part in parts for entry in part.calibrations}
+    scaler = Moments(entry for part in parts for entry in part.moments).scaler()  # type: ignore[misc]
+    flat = [entry for part in parts for entry in part.flat]
+    if flat:
+        ecg_id, lead = flat[0]
+        warnings.warn(f"{len(flat)} leads are flat, the first is lead {lead} of ecg_id {ecg_id}", DataWarning, 4)
+    data = {
+        "sampling_rate": jobs[0].sampling_rate,
+        "length": SECONDS * jobs[0].sampling_rate,
+        "leads": LEADS,
+        "classes": SUPERCLASSES,
+        "statements": statements,
         "ecg_id": metadata.ecg_id.tolist(),
         "patient_id": metadata.patient_id.tolist(),
         "fold": metadata.fold.tolist(),
         "scp_codes": metadata.scp_codes,
+        "calibrations": [{"gain": distinct[key][0], "baseline": distinct[key][1]} for key in table],
         "calibration": calibration,
+        "shards": [
+            {"file": job.target.name, "records": len(job.stems), "crc32": f"{part.crc32:08x}"}
+            for job, part in zip(jobs, parts, strict=True)
+        ],
     }
-    shards = [
-        {"file": job.file, "records": len(job.stems), "crc32": note["crc32"]}
-        for job, note in zip(jobs, notes, strict=True)
-    ]
-    content = {
-        "source": {"folder": str(data_dir), "sha256": source, "missing": missing},
-        "sampling_rate": sampling_rate,
-        "length": SECONDS * sampling_rate,
-        "leads": LEADS,
-        "classes": SUPERCLASSES,
-        "statements": statements,
-        "scaler": None if scaler is None else {"mean": scaler[0], "std": scaler[1]},
-        "calibrations": [{"gain": gain, "baseline": baseline} for gain, baseline in table],
-        "shards": shards,
-        **columns,
+    return {
+        "fingerprint": hashlib.sha256(canonical(data)).hexdigest(),
+        "scaler": {"mean": scaler[0], "std": scaler[1]} if scaler else None,
+        "flat_leads": flat,
+        **data,
     }
-    identity = {key: content[key] for key in ("sampling_rate", "leads", "statements", "calibrations", "shards", *columns)}
-    write_manifest(out, content | {"fingerprint": hashlib.sha256(canonical(identity)).hexdigest()})
-    _sweep(out, {job.file for job in jobs})
 
 
-def _run(jobs: list[Job], workers: int, progress: bool) -> list[dict[str, Any]]:
-    total = sum(len(job.stems) for job in jobs)
-    stop = threading.Event()
-    with (
-        tqdm(total=total, desc="preparing", unit="record", disable=not progress) as bar,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-        try:
-            return list(pool.map(lambda job: _make_shard(job, bar, stop), jobs))
-        except BaseException:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _make_shard(job: Job, bar: Any, stop: threading.Event) -> dict[str, Any]:
-    """Write one shard and its note, or take those of an interrupted run."""
-    finished = _finished_note(job)
-    if finished is not None:
-        bar.update(len(job.stems))
-        return finished
-    signals = np.empty((len(job.stems), SECONDS * job.sampling_rate, len(LEADS)), np.int16)
-    moments, flat = Moments(), []
-    calibrations: dict[tuple, int] = {}
-    calibration: list[int] = []
-    for start in range(0, len(job.stems), _CHUNK):
-        if stop.is_set():
-            break
-        stems = job.stems[start : start + _CHUNK]
-        recordings = [read_recording(stem, job.sampling_rate) for stem in stems]
-        chunk = signals[start : start + _CHUNK]
-        np.stack([recording.signal for recording in recordings], out=chunk)
-        by_lead = np.ascontiguousarray(chunk.transpose(0, 2, 1))
-        sums, squares = sums_and_squares(by_lead)
-        _check_samples(by_lead, sums, recordings, stems)
-        flat += (start + np.flatnonzero((by_lead.max(2) == by_lead.min(2)).any(1))).tolist()
-        scaled = job.scaled[start : start + _CHUNK]
-        for index, recording in enumerate(recordings):
-            key = (recording.gain, recording.baseline)
-            calibration.append(calibrations.setdefault(key, len(calibrations)))
-            if scaled[index]:
-                rows = slice(index, index + 1)
-                moments.update(sums[rows], squares[rows], chunk.shape[1], *key)
-        bar.update(len(stems))
-    if stop.is_set():
-        return {}
-    buffer = io.BytesIO()
-    np.save(buffer, signals)
-    data = buffer.getbuffer()
-    write_atomically(job.folder / job.file, data)
-    note = {
-        "source": job.source,
-        "crc32": f"{zlib.crc32(data):08x}",
-        "calibrations": list(calibrations),
-        "calibration": calibration,
-        "moments": moments.entries(),
-        "flat": flat,
-    }
-    write_json(job.note, note)
-    return note
-
-
-def _finished_note(job: Job) -> dict[str, Any] | None:
-    try:
-        note = json.loads(job.note.read_bytes())
-        intact = note["source"] == job.source and len(note["calibration"]) == len(job.stems)
-        return note if intact and f"{zlib.crc32((job.folder / job.file).read_bytes()):08x}" == note["crc32"] else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _check_samples(signals: np.ndarray, sums: np.ndarray, recordings: list[Recording], stems: list[Path]) -> None:
-    """Refuse missing samples and sums that are not those of the headers; `signals` is (n, leads, length)."""
-    if signals.min() == INVALID:
-        record, lead, _ = np.argwhere(signals == INVALID)[0]
-        raise UserError(f"{stems[record]}.dat has missing samples (NaN) in lead {LEADS[lead]}: restore or leave it out")
-    for recording, stem, row in zip(recordings, stems, (sums % 65536).tolist(), strict=True):
-        for lead, expected, found in zip(LEADS, recording.checksum, row, strict=True):
-            if expected is not None and expected % 65536 != found:
-                raise UserError(
-                    f"{stem}.dat is damaged: lead {lead} does not add up to the checksum in its header; "
-                    "restore the record from PTB-XL"
-                )
-
-
-def _flat_ids(note: dict[str, Any], job: Job, metadata: Metadata) -> list[int]:
-    return metadata.ecg_id[job.number * RECORDS_PER_SHARD + np.array(note["flat"], np.int64)].tolist()
-
-
-def _warn_flat(ecg_ids: list[int]) -> None:
-    if ecg_ids:
-        warnings.warn(f"{len(ecg_ids)} records have a flat lead, the first is ecg_id {ecg_ids[0]}", DataWarning, 2)
-
-
-def _present(data_dir: Path, metadata: Metadata, allow_missing: bool) -> np.ndarray:
-    """Which records have their files, (n,) bool."""
-    stems = [data_dir / stem for stem in metadata.stems]
-    present = np.array([stem.with_name(stem.name + ".hea").is_file() and _has_signals(stem) for stem in stems])
-    if not present.all() and not allow_missing:
-        raise UserError(
-            f"{data_dir} lacks the files of {np.count_nonzero(~present)} of {len(present)} records, "
-            f"the first is {stems[np.argmin(present)]}: complete the folder or pass --allow_missing True"
-        )
-    if not present.any():
-        raise UserError(f"{data_dir} has no files of any record: complete the folder or check --sampling_rate")
-    return present
-
-
-def _has_signals(stem: Path) -> bool:
-    # The name that PTB-XL gives; only where it is absent is the header asked.
-    if stem.with_name(stem.name + ".dat").is_file():
-        return True
-    return all(file.is_file() for file in signal_files(stem))
-
-
-def _take(metadata: Metadata, rows: np.ndarray) -> Metadata:
-    return Metadata(
-        metadata.ecg_id[rows],
-        metadata.patient_id[rows],
-        metadata.fold[rows],
-        [metadata.scp_codes[row] for row in rows],
-        [metadata.stems[row] for row in rows],
-    )
-
-
-def _source(data_dir: Path, sampling_rate: int, missing: list[int]) -> str:
-    """What the shards depend on: the tables, the rate, and which records were left out."""
-    digest = hashlib.sha256(canonical([RECORDS_PER_SHARD, sampling_rate, missing]))
-    for name in (DATABASE, STATEMENTS):
-        digest.update((data_dir / name).read_bytes())
-    return digest.hexdigest()
-
-
-def _is_current(out: Path, source: str) -> bool:
-    try:
-        content = read_manifest(out)
-    except UserError:
-        return False
-    files = all((out / shard["file"]).is_file() for shard in content["shards"])
-    return files and content["source"]["sha256"] == source
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """One `prepare` at a time in a folder; a second one says that it waits."""
-    with open(out / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process is preparing {out}: waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _sweep(out: Path, keep: set[str]) -> None:
-    for path in out.glob("shard-*"):
-        if path.name not in keep:
-            path.unlink()
+def _remove(paths: Iterator[Path]) -> None:
+    for path in list(paths):
+        path.unlink(missing_ok=True)

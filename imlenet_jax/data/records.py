@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +14,11 @@ from imlenet_jax.errors import UserError
 
 INVALID = -32768  # what WFDB stores in format 16 where a sample is missing
 
-_RECORD_LINE = re.compile(r"([-\w]+) (\d{1,4}) (\d{1,6}) (\d{1,9})", re.ASCII)
-_SIGNAL_LINE = re.compile(
-    r"([-\w]+\.\w+) 16 (\d{1,9}(?:\.\d{1,9})?)(?:\((-?\d{1,9})\))?/mV 16 (-?\d{1,9}) (-?\d{1,9}) (-?\d{1,9}) 0 (\w+)",
-    re.ASCII,
+# One match per line of PTB-XL's headers, in one call: matching is most of the cost of a record.
+_RECORD_LINE = re.compile(r"[-\w]+ (\d{1,4}) (\d{1,6}) (\d{1,9})", re.ASCII)
+_SIGNAL_LINES = re.compile(
+    r"^([-\w]+\.\w+) 16 (\d{1,9}(?:\.\d{1,9})?)(?:\((-?\d{1,9})\))?/mV 16 (-?\d{1,9}) -?\d{1,9} (-?\d{1,9}) 0 (\w+)$",
+    re.ASCII | re.MULTILINE,
 )
 _UNITS_PER_MV = {"mv": 1.0, "uv": 1000.0, "v": 0.001}
 _BYTES_PER_SAMPLE = {"80": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "160": 2.0, "212": 1.5}
@@ -61,59 +63,57 @@ def read_recording(stem: Path, sampling_rate: int) -> Recording:
         UserError: a file is missing, unreadable, too short or too long, or the record is not 10 s of the 12 standard
             leads at `sampling_rate`; the message names the file.
     """
-    path = stem.with_name(stem.name + ".hea")
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"there is no {path}: {_RESTORE}") from None
-    header = parse_header(text)
+    path = f"{stem}.hea"
+    header = parse_header(_read(path))
     if header is None:
-        return _read_with_wfdb(stem, path, sampling_rate)
+        return _read_with_wfdb(str(stem), path, sampling_rate)
     order = _check(header, path, sampling_rate)
-    return _arrange(header, order, _read_format16(header, path))
+    dat = _beside(path, header.files[0])
+    samples = _read(dat)
+    _check_size(dat, len(samples), 2 * header.length * len(LEADS))
+    return _arrange(header, order, np.frombuffer(samples, "<i2").reshape(header.length, len(LEADS)))
 
 
 def parse_header(text: bytes) -> Header | None:
     """Parse a header whose every line is written as PTB-XL writes it; None for all others, valid or not."""
-    lines = text.decode("ascii", errors="replace").splitlines()
-    record = _RECORD_LINE.fullmatch(lines[0]) if lines else None
-    if record is None or int(record[2]) != len(lines) - 1 or len(lines) == 1:
+    first, _, rest = text.decode("ascii", errors="replace").replace("\r\n", "\n").rstrip("\n").partition("\n")
+    record = _RECORD_LINE.fullmatch(first)
+    signals = _SIGNAL_LINES.findall(rest)
+    if record is None or not len(signals) == int(record[1]) == rest.count("\n") + 1:
         return None
-    matches = [_SIGNAL_LINE.fullmatch(line) for line in lines[1:]]
-    signals = [match.groups() for match in matches if match]
-    if len(signals) < len(matches):
-        return None
-    files, gains, baselines, zeros, _, checksums, leads = zip(*signals, strict=True)
+    files, gains, baselines, zeros, checksums, leads = zip(*signals, strict=True)
     gain = tuple(map(float, gains))
     if 0.0 in gain or len(set(files)) > 1:
         return None
-    baseline = tuple(int(zero if base is None else base) for base, zero in zip(baselines, zeros, strict=True))
-    return Header(int(record[3]), int(record[4]), files, leads, gain, baseline, tuple(map(int, checksums)))
+    baseline = tuple([int(base or zero) for base, zero in zip(baselines, zeros, strict=True)])
+    return Header(int(record[2]), int(record[3]), files, leads, gain, baseline, tuple(map(int, checksums)))
 
 
 def signal_files(stem: Path) -> list[Path]:
     """The files that the header of record `stem` refers to, as far as its lines can be read at all."""
-    path = stem.with_name(stem.name + ".hea")
-    lines = path.read_bytes().decode("ascii", errors="replace").splitlines()
+    path = f"{stem}.hea"
+    lines = _read(path).decode("ascii", errors="replace").splitlines()
     lines = [line for line in lines if line.strip() and not line.startswith("#")]
-    return [path.with_name(line.split()[0]) for line in lines[1:]]
+    return [Path(_beside(path, line.split()[0])) for line in lines[1:]]
 
 
-def _read_format16(header: Header, path: Path) -> np.ndarray:
-    dat = path.with_name(header.files[0])
-    shape = (header.length, len(header.leads))
+def _read(path: str) -> bytes:
     try:
-        _check_size(dat, dat.stat().st_size, 2 * math.prod(shape))
-        return np.fromfile(dat, "<i2").reshape(shape)
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
     except FileNotFoundError:
-        raise UserError(f"there is no {dat}: {_RESTORE}") from None
+        raise UserError(f"there is no {path}: {_RESTORE}") from None
 
 
-def _read_with_wfdb(stem: Path, path: Path, sampling_rate: int) -> Recording:
+def _beside(path: str, name: str) -> str:
+    return os.path.join(os.path.dirname(path), name)
+
+
+def _read_with_wfdb(stem: str, path: str, sampling_rate: int) -> Recording:
     import wfdb  # slow to import, and PTB-XL itself never needs it
 
     try:
-        raw: Any = wfdb.rdheader(str(stem))
+        raw: Any = wfdb.rdheader(stem)
     except Exception as error:  # a damaged header makes wfdb fail in any way
         raise UserError(f"{path} is not a WFDB header ({_brief(error)}): {_RESTORE}") from None
     if not isinstance(raw, wfdb.Record) or not raw.n_sig or any(n != 1 for n in raw.samps_per_frame):
@@ -133,7 +133,7 @@ def _read_with_wfdb(stem: Path, path: Path, sampling_rate: int) -> Recording:
     order = _check(header, path, sampling_rate)
     _check_sizes(raw, path)
     try:
-        record: Any = wfdb.rdrecord(str(stem), physical=False)
+        record: Any = wfdb.rdrecord(stem, physical=False)
         samples = record.d_signal
         missing = np.isnan(record.dac())
     except Exception as error:
@@ -145,7 +145,7 @@ def _read_with_wfdb(stem: Path, path: Path, sampling_rate: int) -> Recording:
     return _arrange(header, order, np.where(missing, INVALID, samples).astype(np.int16))
 
 
-def _check(header: Header, path: Path, sampling_rate: int) -> tuple[int, ...]:
+def _check(header: Header, path: str, sampling_rate: int) -> tuple[int, ...]:
     """Refuse what is not a PTB-XL recording; returns where in the header each of LEADS is."""
     length = SECONDS * sampling_rate
     for name in header.files:
@@ -181,20 +181,20 @@ def _arrange(header: Header, order: tuple[int, ...], signal: np.ndarray) -> Reco
     return Recording(signal[:, list(order)], gain, baseline, checksum)
 
 
-def _check_sizes(raw: Any, path: Path) -> None:
+def _check_sizes(raw: Any, path: str) -> None:
     """Check each signal file of a record that wfdb reads; formats without a fixed size are left to wfdb."""
     for name in dict.fromkeys(raw.file_name):
         channels = [place for place, file in enumerate(raw.file_name) if file == name]
-        dat = path.with_name(name)
-        if not dat.is_file():
+        dat = _beside(path, name)
+        if not os.path.isfile(dat):
             raise UserError(f"there is no {dat}: {_RESTORE}")
         width = _BYTES_PER_SAMPLE.get(raw.fmt[channels[0]])
         if width is not None and not any(raw.skew[place] for place in channels):
             offset = raw.byte_offset[channels[0]] or 0
-            _check_size(dat, dat.stat().st_size, offset + math.ceil(width * raw.sig_len * len(channels)))
+            _check_size(dat, os.path.getsize(dat), offset + math.ceil(width * raw.sig_len * len(channels)))
 
 
-def _check_size(dat: Path, size: int, expected: int) -> None:
+def _check_size(dat: str, size: int, expected: int) -> None:
     if size != expected:
         kind = "short" if size < expected else "long"
         raise UserError(f"{dat} is too {kind} ({size} bytes instead of {expected}): {_RESTORE}")

@@ -234,7 +234,7 @@ def _footnotes(report: Mapping[str, Any], model: str) -> list[str]:
         )
     if model in TORCH_MODELS:
         notes.append(
-            f"The published accuracy and max F1 of {model} were computed on logits (PyTorch half of the original), "
-            "so they stand beside the metrics of logits."
+            f"The published accuracy and max F1 of {model} were computed on logits, not probabilities: "
+            "compare them with the rows of logits."
         )
     return notes
