@@ -5,7 +5,6 @@ python -m experiments.test --model imle_net --data_dir data/ptb
 
 import argparse
 
-import jax
 import numpy as np
 
 from experiments.cli import Parser, add_data_flags, execute
@@ -13,7 +12,7 @@ from imlenet_jax.data.loader import select
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.errors import UserError
-from imlenet_jax.evaluation.report import evaluate, format_table, predictions_frame
+from imlenet_jax.evaluation.report import evaluate, format_table, predictions_frame, sigmoid
 from imlenet_jax.files import write_atomically, write_json
 from imlenet_jax.models import MODELS, create_model, entry
 from imlenet_jax.training.checkpoint import Meta, load_variables
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
         "records": len(split.rows),
     }
     write_json(metrics, about | {"data_fingerprint": dataset.fingerprint, "metrics": report})
-    frame = predictions_frame(split.ecg_id, split.labels, np.asarray(jax.nn.sigmoid(logits)), meta.classes)
+    frame = predictions_frame(split.ecg_id, split.labels, sigmoid(logits), meta.classes)
     write_atomically(predictions, frame.to_csv(index=False).encode())
     print(f"metrics: {metrics}   predictions: {predictions}")
 

@@ -2,8 +2,16 @@
 
 import os
 
-# Before JAX starts: eight devices out of one CPU, for the tests of data parallelism.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Before JAX starts: eight devices out of one CPU, for the tests of data parallelism; and little optimisation, since
+# tiny networks take longer to compile than to run.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from pathlib import Path

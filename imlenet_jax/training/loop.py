@@ -15,6 +15,7 @@ from tqdm import tqdm
 from imlenet_jax.data.loader import Split, epoch_order, eval_batches, prefetch, train_batches
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.metrics import best_thresholds, macro_auc_present, mean_accuracy, warn_undefined_auc
+from imlenet_jax.evaluation.report import sigmoid
 from imlenet_jax.models import create_model, init_variables
 from imlenet_jax.training.checkpoint import SCORE, Checkpoints, Meta
 from imlenet_jax.training.optimizers import make_optimizer
@@ -78,7 +79,7 @@ def fit(
         state, row = _train_epoch(step, state, train, meta.scaling, recipe, devices, epoch)
         logits = predict(state.variables, validation, meta.scaling, recipe.batchsize)
         row |= _validation_row(logits, validation)
-        thresholds = [None if np.isnan(t) else float(t) for t in best_thresholds(validation.labels, _sigmoid(logits))]
+        thresholds = [None if np.isnan(t) else float(t) for t in best_thresholds(validation.labels, sigmoid(logits))]
         checkpoints.save(dataclasses.replace(meta, epoch=epoch, metrics=row, thresholds=thresholds), state)
         report(row)
         if not best or row[SCORE] >= best[SCORE]:  # of equals the latest, as the checkpoints keep it
@@ -143,7 +144,7 @@ def _train_epoch(
         "epoch": epoch,
         "train_loss": float(np.mean(losses)),
         "train_macro_auc": float(macro_auc_present(labels, logits)),
-        "train_mean_accuracy": float(mean_accuracy(labels, _sigmoid(logits))),
+        "train_mean_accuracy": float(mean_accuracy(labels, sigmoid(logits))),
         "records_per_second": len(logits) / seconds,
     }
     return state, row
@@ -154,7 +155,7 @@ def _validation_row(logits: np.ndarray, validation: Split) -> Row:
     return {
         "val_loss": float(np.mean(losses)),
         SCORE: float(macro_auc_present(validation.labels, logits)),
-        "val_mean_accuracy": float(mean_accuracy(validation.labels, _sigmoid(logits))),
+        "val_mean_accuracy": float(mean_accuracy(validation.labels, sigmoid(logits))),
     }
 
 
@@ -164,7 +165,3 @@ def _finite(loss: float, epoch: int, step: int) -> float:
             f"the loss became {loss} in epoch {epoch}, step {step}; the checkpoints before it are kept: try a lower --lr"
         )
     return loss
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return np.asarray(jax.nn.sigmoid(logits))

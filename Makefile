@@ -1,0 +1,36 @@
+# `make demo` and `make test` build their own environment; nothing else is needed but Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+# Small enough for a CPU: a narrower imle_net than the published one.
+DEMO_CONFIG := {"filters": [8, 8, 16], "blocks_per_stage": 1, "lstm_units": 16}
+DEMO_FLAGS := --data_dir synthetic --model imle_net --checkpoint_dir checkpoints/demo --log_dir logs/demo
+
+.PHONY: venv demo test lint clean
+
+venv: $(VENV)/.complete
+
+$(VENV)/.complete: setup.cfg setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+demo: venv
+	$(RUN) -m experiments.synthesize --out data/synthetic --records 1500 --seed 0
+	@echo "Training a NARROWER imle_net ($(subst ",,$(DEMO_CONFIG))) on synthetic records: a demonstration, not a result."
+	$(RUN) -m experiments.train $(DEMO_FLAGS) --config '$(DEMO_CONFIG)' --batchsize 8 --lr 0.003 --epochs 3
+	$(RUN) -m experiments.test $(DEMO_FLAGS)
+	$(RUN) -m benchmarks.linear --data_dir synthetic
+	@echo "data: data/synthetic   checkpoints: checkpoints/demo/imle_net   logs: logs/demo"
+
+test: venv lint
+	$(RUN) -m pytest -q -n 2
+
+lint: venv
+	$(VENV)/bin/ruff check --quiet .
+	$(VENV)/bin/ruff format --check --quiet .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

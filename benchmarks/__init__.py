@@ -1,0 +1,1 @@
+"""Measurements: parity with the originals, the input pipeline, yardsticks."""
