@@ -32,7 +32,9 @@ def run(args: argparse.Namespace) -> None:
     scores = ridge_scores(_samples(train), train.labels, _samples(test))
     areas = [float(macro_auc(test.labels, score)) for score in scores]
     best = int(np.nanargmax(areas))
-    print(f"linear model on raw samples: macro AUC {areas[best]:.4f} on fold 10 (penalty {PENALTIES[best]:g}, the best)")
+    print(
+        f"linear model on raw samples: macro AUC {areas[best]:.4f} on fold 10 (penalty {PENALTIES[best]:g}, the best)"
+    )
 
 
 def ridge_scores(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> list[np.ndarray]:

@@ -55,3 +55,14 @@ def tiny(request: pytest.FixtureRequest):
     from imlenet_jax.models import make_config
 
     return request.param, make_config(request.param, TINY[request.param])
+
+
+@pytest.fixture(scope="session")
+def synthetic_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 80 synthetic records."""
+    from imlenet_jax.data.prepare import prepare
+    from imlenet_jax.data.synthetic import write_dataset
+
+    folder = tmp_path_factory.mktemp("synthetic") / "data"
+    write_dataset(folder, records=80, seed=3, progress=False)
+    return prepare(folder, progress=False)

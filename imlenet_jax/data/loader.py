@@ -78,7 +78,9 @@ def select(dataset: Dataset, folds: tuple[int, ...], name: str, min_likelihood: 
     rows = np.flatnonzero(np.isin(dataset.fold, folds) & labels.any(axis=1))
     if not len(rows):
         numbers = ", ".join(map(str, folds))
-        raise UserError(f"{dataset.path} has no {name} records with a superclass in folds {numbers}: change {_FLAGS[name]}")
+        raise UserError(
+            f"{dataset.path} has no {name} records with a superclass in folds {numbers}: change {_FLAGS[name]}"
+        )
     return Split(dataset, rows, labels[rows].astype(np.float32))
 
 
@@ -98,7 +100,9 @@ def train_batches(
         UserError: the batch is larger than the data.
     """
     if batchsize > len(split):
-        raise UserError(f"--batchsize {batchsize} is larger than the {len(split)} training records: choose a smaller one")
+        raise UserError(
+            f"--batchsize {batchsize} is larger than the {len(split)} training records: choose a smaller one"
+        )
     order = epoch_order(len(split), seed, epoch)
     stop = len(order) - len(order) % batchsize if drop_last else len(order)
     for start in range(start_step * batchsize, stop, batchsize):

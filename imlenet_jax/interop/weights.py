@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ def import_weights(model: str, path: Path, config: Config | None = None) -> Impo
 
 def import_arrays(model: str, arrays: Mapping[str, np.ndarray], config: Config | None = None) -> Imported:
     """The same from a torch network's state dict in memory."""
-    sources = {name: Source(name, array.shape, lambda array=array: array) for name, array in arrays.items()}  # type: ignore[misc]
+    sources = {name: Source(name, array.shape, partial(np.asarray, array)) for name, array in arrays.items()}
     origin = Path("state dict")
     return _assemble(model, config, origin, _match_torch(model, config, origin, sources))
 
@@ -147,15 +148,15 @@ def _open_h5(path: Path, stack: ExitStack) -> list[tuple[str, list[Source]]]:
         raise UserError("reading .h5 weights needs h5py: pip install 'imlenet_jax[convert]'") from None
     try:
         file = stack.enter_context(h5py.File(path, "r"))
-        root = file["model_weights"] if "model_weights" in file else file
+        root = file.get("model_weights", file)
         layers = []
         for layer in _names(root, "layer_names"):
             group = root[layer]
             datasets = [(name, group[name]) for name in _names(group, "weight_names")]
             if datasets:
                 layers.append(
-                    (layer, [Source(name, data.shape, lambda data=data: data[()]) for name, data in datasets])
-                )  # type: ignore[misc]
+                    (layer, [Source(name, data.shape, partial(data.__getitem__, ())) for name, data in datasets])
+                )
         return layers
     except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
@@ -170,13 +171,14 @@ def _names(group: Any, attribute: str) -> list[str]:
 
 def _open_npz(path: Path, stack: ExitStack) -> dict[str, Source]:
     try:
-        archive = stack.enter_context(np.load(path, allow_pickle=False))
+        file = stack.enter_context(open(path, "rb"))  # numpy leaves it open where the archive is broken
+        archive = np.load(file, allow_pickle=False)
         arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError) as error:
         raise UserError(f"{path} is not a numpy archive of plain arrays ({_first_line(error)})") from None
     except Exception as error:  # zipfile and zlib raise types of their own on damaged archives
         raise UserError(f"{path} is damaged ({_first_line(error)}); fetch it again") from None
-    return {name: Source(name, array.shape, lambda array=array: array) for name, array in arrays.items()}  # type: ignore[misc]
+    return {name: Source(name, array.shape, partial(np.asarray, array)) for name, array in arrays.items()}
 
 
 def _open_torch(path: Path) -> dict[str, Source]:
@@ -188,9 +190,13 @@ def _open_torch(path: Path) -> dict[str, Source]:
         ) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: Source(name, tuple(t.shape), lambda t=t: t.detach().numpy()) for name, t in state.items()}
+        return {name: Source(name, tuple(t.shape), partial(_numpy, t)) for name, t in state.items()}
     except Exception as error:  # torch raises many types for a file that is not a state dict
         raise UserError(f"{path} is not a torch state dict ({_first_line(error)}); save model.state_dict()") from None
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+    return tensor.detach().numpy()
 
 
 def _first_line(error: Exception) -> str:

@@ -51,7 +51,7 @@ def make_config(name: str, values: Mapping[str, Any] | None = None) -> Config:
     """
     config_class = entry(name).config
     fields = {field.name: field for field in dataclasses.fields(config_class)}
-    changed = {}
+    changed: dict[str, Any] = {}
     for key, value in (values or {}).items():
         if key not in fields:
             raise UserError(f"{name} has no option '{key}': its options are {', '.join(fields)}")
@@ -102,7 +102,7 @@ def create_model(name: str, config: Config | None = None, axis_name: str | None 
 def init_variables(network: nn.Module, key: jax.Array) -> dict[str, Any]:
     """A network's variables, drawn anew: `params`, and `batch_stats`, which is empty without BatchNorm."""
     config: Config = network.config  # type: ignore[attr-defined]
-    return {"batch_stats": {}} | network.init(key, jnp.zeros((1, config.length, config.leads)))
+    return {"batch_stats": {}, **network.init(key, jnp.zeros((1, config.length, config.leads)))}
 
 
 def abstract_variables(network: nn.Module) -> dict[str, Any]:

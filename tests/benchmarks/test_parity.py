@@ -1,0 +1,41 @@
+"""The parity benchmark passes for the original's weights, and fails for others."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from benchmarks.parity import compare, draw
+from imlenet_jax.errors import UserError
+
+
+def test_mousavi_passes_and_a_disturbed_output_fails(parity_folder, tmp_path):
+    inputs = np.load(parity_folder / "inputs.npz")
+    x, y = inputs["x"], inputs["y"].astype(np.float32)
+    rows = compare("mousavi", parity_folder, x, y)
+    assert [name for name, row in rows.items() if row["pass"]] == [
+        "forward",
+        "gradient norms",
+        "training loss",
+        "after",
+    ]
+
+    shutil.copy(parity_folder / "mousavi.h5", tmp_path)
+    stored = dict(np.load(parity_folder / "mousavi.npz"))
+    stored["probs"] = stored["probs"] + 2e-4
+    np.savez(tmp_path / "mousavi.npz", **stored)
+    assert compare("mousavi", tmp_path, x, y)["forward"]["pass"] is False
+
+
+def test_missing_weights_are_named(tmp_path):
+    np.savez(tmp_path / "mousavi.npz", train_loss=np.zeros(1))
+    with pytest.raises(UserError, match="has no weights of mousavi"):
+        compare("mousavi", tmp_path, np.zeros((1, 1000, 12)), np.zeros((1, 5)))
+
+
+def test_weights_by_rule_do_not_depend_on_their_order():
+    first, again = (draw(1, "layer1.0.conv1.weight", (4, 3, 7), False) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, draw(2, "layer1.0.conv1.weight", (4, 3, 7), False))
+    variance = draw(1, "bn1.running_var", (100,), True)
+    assert variance.min() >= 0.5 and variance.max() <= 1.5

@@ -1,0 +1,123 @@
+"""The commands as users call them: train, test, convert, and how they refuse."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import experiments.convert
+import experiments.test
+import experiments.train
+from experiments.cli import boolean, folds
+from imlenet_jax.classifier import load
+
+SMALL = json.dumps({"filters": [4, 4], "blocks_per_stage": 1, "lstm_units": 4, "attention_dim": 4})
+
+
+def _call(monkeypatch, command, *flags):
+    monkeypatch.setattr(sys, "argv", [command.__name__, *map(str, flags)])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    return ended.value.code
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_train_then_test(here, synthetic_shards, monkeypatch, capsys):
+    flags = ["--data_dir", synthetic_shards, "--batchsize", 8]
+    train = [
+        "--epochs",
+        2,
+        "--config",
+        SMALL,
+        "--seed",
+        1,
+        "--loggr",
+        "False",
+        "--train_folds",
+        "1-7",
+        "--val_folds",
+        "8,9",
+    ]
+    assert _call(monkeypatch, experiments.train, *flags, *train) == 0
+    logs = json.loads((here / "logs/imle_net_train_logs.json").read_text())
+    assert logs["history"]["epoch"] == [1, 2]
+    assert logs["history"]["train_loss"][1] < logs["history"]["train_loss"][0]
+    assert list((here / "logs/imle_net_tensorboard").iterdir())
+
+    assert _call(monkeypatch, experiments.test, *flags, "--test_folds", "9,10") == 0
+    shown = capsys.readouterr().out
+    assert "macro_auc" in shown and "0.9216" in shown
+    report = json.loads((here / "logs/imle_net_test_logs.json").read_text())
+    predictions = pd.read_csv(here / "logs/imle_net_test_predictions.csv")
+    assert len(predictions) == report["records"] == report["metrics"]["n"]
+
+    classifier = load(here / "checkpoints/imle_net")
+    from imlenet_jax.data.shards import open_shards
+
+    dataset = open_shards(synthetic_shards)
+    rows = np.flatnonzero(np.isin(dataset.ecg_id, predictions["ecg_id"]))
+    expected = predictions[[f"prob_{name}" for name in classifier.classes]]
+    np.testing.assert_allclose(classifier.predict_proba(dataset.millivolts(rows)), expected, rtol=1e-3, atol=1e-5)
+
+    assert _call(monkeypatch, experiments.train, *flags, *train) == 0
+    assert "moved to checkpoints/imle_net.old-1" in capsys.readouterr().out
+    again = json.loads((here / "logs/imle_net_train_logs.json").read_text())
+    assert again["history"]["train_loss"] == logs["history"]["train_loss"]  # same seed, same machine, same bits
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--model", "resnet"], "error: --model 'resnet' is unknown: choose one of imle_net, mousavi"),
+        (["--epochs", "0"], "'0' is not a whole number of at least 1"),
+        (["--loggr", "perhaps"], "'perhaps' is neither True nor False"),
+        (["--sub", "True"], "--sub True, the sub-diagnosis of MI, is not available"),
+        (["--train_folds", "1-11"], "names folds outside 1 to 10"),
+        (["--train_folds", "1-9"], "shares folds with --val_folds or --test_folds"),
+        (["--data_dir", "nowhere"], "--data_dir nowhere: no such folder"),
+        (["--data_dir", "."], "ptbxl_database.csv"),
+        (["--config", "{"], "is not a JSON object"),
+        (["--config", '{"depth": 3}'], "imle_net has no option 'depth'"),
+        (["--batchsize", "4096"], "--batchsize 4096 is larger than the"),
+        (["--lr", "nan"], "is not a number above 0"),
+        (["--speed", "9"], "unrecognized arguments: --speed 9"),
+        (["--num_devices", "99"], "--num_devices 99: this machine offers"),
+    ],
+)
+def test_train_refuses_in_one_sentence(here, synthetic_shards, monkeypatch, capsys, flags, sentence):
+    data = [] if "--data_dir" in flags else ["--data_dir", synthetic_shards]
+    assert _call(monkeypatch, experiments.train, *data, *flags) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and "Traceback" not in error
+    assert not (here / "checkpoints").exists() or not any((here / "checkpoints").rglob("variables"))
+
+
+def test_test_refuses_a_missing_checkpoint(here, synthetic_shards, monkeypatch, capsys):
+    assert _call(monkeypatch, experiments.test, "--data_dir", synthetic_shards) == 2
+    assert "checkpoints/imle_net: no such checkpoint folder" in capsys.readouterr().err
+
+
+def test_convert_makes_a_checkpoint_that_predicts(here, parity_folder, monkeypatch, capsys):
+    weights = parity_folder / "mousavi.h5"
+    flags = ["--model", "mousavi", "--weights", weights, "--out", "converted"]
+    assert _call(monkeypatch, experiments.convert, *flags, "--scaler_mean", 0, "--scaler_std", 1) == 0
+    x = np.load(parity_folder / "inputs.npz")["x"]
+    stored = np.load(parity_folder / "mousavi.npz")["probs"]
+    np.testing.assert_allclose(load("converted").predict_proba(x), stored, atol=1e-4)
+    assert _call(monkeypatch, experiments.convert, *flags) == 2
+    assert "--out converted exists and is not an empty folder" in capsys.readouterr().err
+    other = ["--model", "imle_net", "--weights", weights, "--out", "other"]
+    assert _call(monkeypatch, experiments.convert, *other) == 2
+    assert "does not fit imle_net" in capsys.readouterr().err
+
+
+def test_flag_types():
+    assert folds("1-3,9") == (1, 2, 3, 9) and folds("10") == (10,)
+    assert boolean("False") is False and boolean("true") is True

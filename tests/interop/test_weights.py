@@ -1,0 +1,162 @@
+"""Weights of the originals: the stored networks compute what they did; files that do not fit are refused."""
+
+import h5py
+import jax
+import numpy as np
+import pytest
+
+from imlenet_jax.errors import UserError
+from imlenet_jax.interop import import_weights
+from imlenet_jax.interop.layout import KERAS_LEAVES, LAYOUTS, TORCH_LEAVES
+from imlenet_jax.models import MODELS, abstract_variables, create_model, make_config
+from tests.conftest import TINY
+
+KERAS = [name for name, entry in MODELS.items() if entry.framework == "keras"]
+TORCH = [name for name, entry in MODELS.items() if entry.framework == "torch"]
+
+
+@pytest.mark.parametrize("model", ["imle_net", "mousavi", "rajpurkar", "ecgnet"])
+def test_stored_networks_compute_what_the_originals_did(parity_folder, model):
+    path = parity_folder / f"{model}.h5"
+    path = path if path.exists() else parity_folder / f"{model}.weights.npz"
+    x = np.load(parity_folder / "inputs.npz")["x"][:2]
+    stored = np.load(parity_folder / f"{model}.npz")
+    network = create_model(model)
+    logits, aux = jax.jit(network.apply)(import_weights(model, path).variables, x)
+    if "probs" in stored:
+        np.testing.assert_allclose(jax.nn.sigmoid(logits), stored["probs"][:2], atol=1e-4)
+    else:
+        assert np.abs(logits - stored["logits"][:2]).max() <= 1e-4 * np.abs(stored["logits"]).max()
+    for level, weights in aux.items():
+        np.testing.assert_allclose(weights, stored[level][:2], atol=1e-4)
+
+
+def test_a_torch_file_and_its_numpy_archive_hold_the_same(parity_folder):
+    pytest.importorskip("torch", reason="torch is not installed")
+    ours = import_weights("ecgnet", parity_folder / "ecgnet.pt").variables
+    same = import_weights("ecgnet", parity_folder / "ecgnet.weights.npz").variables
+    jax.tree.map(np.testing.assert_array_equal, ours, same)
+
+
+def _arrays(model):
+    """(layer, [(original leaf name, array)]) in the original's order and axis order, drawn at random."""
+    config = make_config(model, TINY[model])
+    shapes = abstract_variables(create_model(model, config))
+    rng = np.random.default_rng(0)
+    leaves_of = KERAS_LEAVES if model in KERAS else TORCH_LEAVES
+    layers = []
+    for layer in LAYOUTS[model](config):
+        arrays = []
+        for leaf in leaves_of[layer.kind]:
+            node = shapes[leaf.collection]
+            for key in (*layer.path, leaf.name):
+                node = node[key]
+            array = rng.normal(size=node.shape).astype(np.float32)
+            arrays.append((leaf.source, array if leaf.axes is None else np.transpose(array, np.argsort(leaf.axes))))
+        layers.append((layer, arrays))
+    return config, layers
+
+
+def _write_h5(path, layers, first_number=15):
+    """As keras writes it, with layer numbers that do not start at 0 and layers without weights between."""
+    names = []
+    with h5py.File(path, "w") as file:
+        for number, (layer, arrays) in enumerate(layers, first_number):
+            name = f"{layer.kind}_{number}"
+            group = file.create_group(name)
+            for index, (leaf, array) in enumerate(arrays):
+                group.create_dataset(f"{name}/part{index}/{leaf}:0", data=array)
+            group.attrs["weight_names"] = [f"{name}/part{i}/{leaf}:0".encode() for i, (leaf, _) in enumerate(arrays)]
+            empty = f"re_lu_{number}"
+            file.create_group(empty).attrs["weight_names"] = []
+            names += [name.encode(), empty.encode()]
+        file.attrs["layer_names"] = names
+
+
+@pytest.mark.parametrize("model", KERAS)
+def test_keras_layers_are_matched_by_order_and_kind(model, tmp_path):
+    config, layers = _arrays(model)
+    _write_h5(tmp_path / "w.h5", layers)
+    imported = import_weights(model, tmp_path / "w.h5", config)
+    head = imported.variables["params"]["head"]
+    np.testing.assert_array_equal(head["kernel"], layers[-1][1][0][1])
+    np.testing.assert_array_equal(head["bias"], layers[-1][1][1][1])
+    assert len(imported.targets) == sum(len(arrays) for _, arrays in layers)
+    expected = abstract_variables(create_model(model, config))
+    jax.tree.map(lambda a, b: np.testing.assert_equal(a.shape, b.shape), dict(imported.variables), expected)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda layers: layers[:-1], "the dense layer head is missing"),
+        (lambda layers: [*layers, layers[-1]], "layer 'dense_22' is one too many"),
+        (lambda layers: [layers[1], *layers[1:]], "where a conv layer .conv0. is expected|has shape"),
+        (lambda layers: layers[::-1], "where a conv layer .conv0. is expected|has shape"),
+        (lambda layers: [(layers[0][0], [("kernel", np.zeros((9, 9, 9))), layers[0][1][1]]), *layers[1:]], "has shape"),
+        (lambda layers: [(layers[0][0], [(n, a * np.nan) for n, a in layers[0][1]]), *layers[1:]], "NaN or infinite"),
+    ],
+)
+def test_keras_files_that_do_not_fit_are_refused(spoil, sentence, tmp_path):
+    config, layers = _arrays("mousavi")
+    _write_h5(tmp_path / "w.h5", spoil(layers), first_number=22 - len(layers))
+    with pytest.raises(UserError, match=sentence):
+        import_weights("mousavi", tmp_path / "w.h5", config)
+
+
+def _state_dict(layers, prefix=""):
+    return {f"{prefix}{layer.source}.{leaf}": array for layer, arrays in layers for leaf, array in arrays}
+
+
+@pytest.mark.parametrize("model", TORCH)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_torch_arrays_are_matched_by_name(model, prefix, tmp_path):
+    config, layers = _arrays(model)
+    arrays = _state_dict(layers, prefix) | {f"{prefix}bn1.num_batches_tracked": np.zeros(())}
+    np.savez(tmp_path / "w.npz", **arrays)
+    imported = import_weights(model, tmp_path / "w.npz", config)
+    np.testing.assert_array_equal(imported.variables["params"]["head"]["kernel"], arrays[f"{prefix}fc.weight"].T)
+    np.testing.assert_array_equal(
+        imported.variables["params"]["conv1"]["kernel"], arrays[f"{prefix}conv1.weight"].transpose(2, 1, 0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda arrays: arrays.pop("fc.bias"), "'fc.bias' is missing"),
+        (lambda arrays: arrays.update(extra=np.zeros(3)), "'extra' is one too many"),
+        (lambda arrays: arrays.update({"fc.bias": np.zeros(7)}), "'fc.bias' has shape .7,., not .5,."),
+    ],
+)
+def test_torch_files_that_do_not_fit_are_refused(spoil, sentence, tmp_path):
+    config, layers = _arrays("ecgnet")
+    arrays = _state_dict(layers)
+    spoil(arrays)
+    np.savez(tmp_path / "w.npz", **arrays)
+    with pytest.raises(UserError, match=sentence):
+        import_weights("ecgnet", tmp_path / "w.npz", config)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "content", "sentence"),
+    [
+        ("imle_net", "missing.h5", None, "no such weight file"),
+        ("imle_net", "w.npz", b"", "imle_net takes weights of keras, in a file that ends in .h5"),
+        ("ecgnet", "w.h5", b"", "ecgnet takes weights of torch"),
+        ("imle_net", "w.h5", b"not HDF5", "is not a keras weight file"),
+        ("ecgnet", "w.npz", b"PK\x03\x04 broken", "is damaged|is not a numpy archive"),
+        ("ecgnet", "w.npz", b"", "is damaged|is not a numpy archive"),
+    ],
+)
+def test_files_of_another_kind_are_refused(model, name, content, sentence, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=sentence):
+        import_weights(model, tmp_path / name)
+
+
+def test_pickled_arrays_are_never_loaded(tmp_path):
+    np.savez(tmp_path / "w.npz", **{"fc.weight": np.array([{}], dtype=object)})
+    with pytest.raises(UserError, match="not a numpy archive of plain arrays"):
+        import_weights("ecgnet", tmp_path / "w.npz")

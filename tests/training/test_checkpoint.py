@@ -1,0 +1,124 @@
+"""Checkpoints: what is kept, what is read back, what is refused."""
+
+import dataclasses
+import json
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from imlenet_jax.classifier import load
+from imlenet_jax.errors import UserError
+from imlenet_jax.models import create_model, init_variables, make_config
+from imlenet_jax.training.checkpoint import Checkpoints, Meta, load_variables, move_aside, read_meta
+from imlenet_jax.training.optimizers import make_optimizer
+from imlenet_jax.training.step import new_state
+from tests.conftest import TINY
+
+
+def _meta(model, config, **changes):
+    values = {
+        "model": model,
+        "config": dataclasses.asdict(config),
+        "classes": ["CD", "HYP", "MI", "NORM", "STTC"],
+        "leads": [f"lead{i}" for i in range(12)],
+        "sampling_rate": 100,
+        "scaler": {"mean": 0.1, "std": 0.5},
+    }
+    return Meta(**(values | changes))
+
+
+def _variables(model, config, seed=0):
+    network = create_model(model, config)
+    return jax.jit(partial(init_variables, network))(jax.random.key(seed))
+
+
+def test_the_best_and_the_latest_are_kept_and_read_back(tiny, tmp_path):
+    model, config = tiny
+    saved = {}
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        for epoch, score in enumerate([0.6, 0.9, 0.7, 0.8], 1):
+            saved[epoch] = _variables(model, config, seed=epoch)
+            meta = _meta(
+                model, config, epoch=epoch, metrics={"val_macro_auc": score}, thresholds=[0.5, None, 0.1, 1, 0]
+            )
+            checkpoints.save(meta, new_state(saved[epoch], make_optimizer(model)))
+    kept = sorted(int(path.name) for path in (tmp_path / "run").iterdir() if path.name.isdigit())
+    assert kept == [2, 4]
+    for which, epoch in (("best", 2), ("latest", 4)):
+        meta, variables = load_variables(tmp_path / "run", which)
+        assert meta.epoch == epoch and meta.network_config == config and meta.thresholds == [0.5, None, 0.1, 1, 0]
+        jax.tree.map(np.testing.assert_array_equal, dict(variables), dict(saved[epoch]))
+
+
+@pytest.fixture
+def classifier_folder(tmp_path):
+    config = make_config("imle_net", TINY["imle_net"])
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(_meta("imle_net", config), variables=_variables("imle_net", config))
+    return tmp_path / "run"
+
+
+def test_a_classifier_standardises_pads_and_attends(classifier_folder):
+    classifier = load(classifier_folder)
+    signals = np.random.default_rng(0).normal(size=(5, 100, 12))
+    probabilities = classifier.predict_proba(signals, batchsize=2)
+    meta, variables = load_variables(classifier_folder)
+    network = create_model("imle_net", meta.network_config)
+    logits, aux = jax.jit(network.apply)(variables, ((signals - 0.1) / 0.5).astype(np.float32))
+    np.testing.assert_allclose(probabilities, jax.nn.sigmoid(logits), rtol=1e-4, atol=1e-6)
+    attention = classifier.attend(signals)
+    for level, weights in aux.items():
+        np.testing.assert_allclose(attention[level], weights, rtol=1e-4, atol=1e-6)
+    assert classifier.classes == ("CD", "HYP", "MI", "NORM", "STTC") and classifier.sampling_rate == 100
+
+
+@pytest.mark.parametrize(
+    ("signals", "sentence"),
+    [
+        (np.zeros((2, 12, 100)), "the last two axes are swapped"),
+        (np.zeros((100, 12)), r"not \(n, 100, 12\)"),
+        (np.zeros((0, 100, 12)), r"not \(n, 100, 12\)"),
+        (np.full((1, 100, 12), np.nan), "record 0 of the signals holds NaN"),
+        (np.full((1, 100, 12), "a"), "not numbers in mV"),
+    ],
+)
+def test_wrong_signals_are_refused(classifier_folder, signals, sentence):
+    with pytest.raises(UserError, match=sentence):
+        load(classifier_folder).predict_proba(signals)
+
+
+def test_only_imle_net_attends(tmp_path):
+    config = make_config("mousavi", TINY["mousavi"])
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(_meta("mousavi", config), variables=_variables("mousavi", config))
+    with pytest.raises(UserError, match="mousavi has no attention"):
+        load(tmp_path / "run").attend(np.zeros((1, 100, 12)))
+
+
+def test_missing_empty_and_damaged_folders_are_refused(classifier_folder, tmp_path):
+    with pytest.raises(UserError, match="no such checkpoint folder"):
+        load(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no finished checkpoint"):
+        load(tmp_path / "empty")
+    for path in (classifier_folder / "0" / "variables").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[:10])
+    with pytest.raises(UserError, match="is damaged"):
+        load(classifier_folder)
+
+
+def test_a_checkpoint_of_another_format_is_refused(classifier_folder):
+    path = classifier_folder / "0" / "meta" / "metadata"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
+    with pytest.raises(UserError, match="of another format"):
+        read_meta(classifier_folder)
+
+
+def test_earlier_checkpoints_are_moved_aside_not_deleted(classifier_folder):
+    assert move_aside(classifier_folder) == classifier_folder.with_name("run.old-1")
+    assert not classifier_folder.exists()
+    assert read_meta(classifier_folder.with_name("run.old-1"))[1].model == "imle_net"
+    assert move_aside(classifier_folder) is None

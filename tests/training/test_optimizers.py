@@ -1,0 +1,36 @@
+"""Optimizers against their formulas."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from imlenet_jax.training.optimizers import clip_each_by_norm, make_optimizer
+
+
+@pytest.mark.parametrize(("model", "clipped"), [("imle_net", False), ("rajpurkar", True), ("ecgnet", False)])
+def test_adam_as_each_framework_writes_it(model, clipped):
+    rng = np.random.default_rng(0)
+    gradients = rng.normal(size=(5, 3)) * [1e-6, 1.0, 30.0]
+    optimizer = make_optimizer(model, 0.01)
+    params = jnp.zeros(3)
+    state = optimizer.init(params)
+    expected, m, v = np.zeros(3), np.zeros(3), np.zeros(3)
+    for t, gradient in enumerate(gradients, 1):
+        updates, state = optimizer.update(jnp.asarray(gradient), state, params)
+        params = optax.apply_updates(params, updates)
+        g = gradient / max(1, np.linalg.norm(gradient)) if clipped else gradient
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        m_hat, v_hat = m / (1 - 0.9**t), v / (1 - 0.999**t)
+        epsilon = 1e-8 if model == "ecgnet" else 1e-7 / np.sqrt(1 - 0.999**t)
+        expected -= 0.01 * m_hat / (np.sqrt(v_hat) + epsilon)
+    np.testing.assert_allclose(params, expected, rtol=1e-3)
+
+
+def test_each_array_is_clipped_by_itself():
+    clip = clip_each_by_norm(1.0)
+    gradient = {"large": jnp.array([3.0, 4.0]), "small": jnp.array([0.3, 0.4]), "zero": jnp.zeros(2)}
+    clipped, _ = clip.update(gradient, clip.init(gradient))
+    np.testing.assert_allclose(clipped["large"], [0.6, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(clipped["small"], [0.3, 0.4], rtol=1e-6)
+    np.testing.assert_array_equal(clipped["zero"], 0)

@@ -1,0 +1,93 @@
+"""The training step: what it computes, and that devices and padding do not change it."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from imlenet_jax.data.loader import Batch
+from imlenet_jax.errors import UserError
+from imlenet_jax.models import create_model, init_variables, make_config
+from imlenet_jax.training.optimizers import make_optimizer
+from imlenet_jax.training.parallel import Devices
+from imlenet_jax.training.step import Scaler, new_state, predict_step, record_losses, standardise, train_step
+from tests.conftest import TINY
+
+SCALER = Scaler(0.1, 0.5)
+
+
+def _batch(config, records=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return Batch(
+        rng.integers(-1500, 1500, (records, config.length, config.leads)).astype(np.int16),
+        np.full((records, config.leads), 1000, np.float32),
+        np.full((records, config.leads), 20, np.float32),
+        rng.integers(0, 2, (records, config.classes)).astype(np.float32),
+        np.ones(records, np.float32),
+    )
+
+
+def _start(model, config):
+    network = create_model(model, config)
+    optimizer = make_optimizer(model)
+    state = new_state(jax.jit(partial(init_variables, network))(jax.random.key(0)), optimizer)
+    return jax.jit(partial(train_step, network, optimizer)), state
+
+
+def test_standardise_honours_gain_baseline_and_scaler():
+    batch = Batch(np.array([[[1020], [20]]], np.int16), np.array([[1000.0]]), np.array([[20.0]]), None, None)
+    np.testing.assert_allclose(standardise(batch, SCALER).ravel(), [(1 - 0.1) / 0.5, (0 - 0.1) / 0.5], rtol=1e-6)
+
+
+def test_loss_is_binary_cross_entropy_from_logits():
+    logits, label = np.array([[0.0, 100.0], [-3.0, 2.0]], np.float32), np.array([[1, 1], [0, 0]], np.float32)
+    expected = [(np.log(2) + 0) / 2, (np.log1p(np.exp(-3)) + np.log1p(np.exp(2))) / 2]
+    np.testing.assert_allclose(record_losses(logits, label), expected, rtol=1e-5)
+
+
+def test_four_devices_compute_what_one_does(tiny):
+    model, config = tiny
+    config = dataclasses.replace(config, dropout=0.0) if hasattr(config, "dropout") else config
+    step, state = _start(model, config)
+    batch = _batch(config)
+    results = []
+    for count in (1, 4):
+        devices = Devices(count)
+        results.append(step(devices.put_everywhere(state), devices.put_batch(batch), SCALER, np.uint32(0)))
+    (one, first), (several, second) = results
+    np.testing.assert_allclose(second.loss, first.loss, rtol=1e-5)
+    np.testing.assert_allclose(second.logits, first.logits, rtol=1e-3, atol=1e-4)
+    for a, b in zip(jax.tree.leaves(several.batch_stats), jax.tree.leaves(one.batch_stats), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["rajpurkar"])
+def test_dropout_depends_on_seed_and_step_alone(model):
+    config = make_config(model, TINY[model])
+    step, state = _start(model, config)
+    batch = _batch(config)
+    losses = [float(step(state, batch, SCALER, np.uint32(seed))[1].loss) for seed in (0, 0, 1)]
+    later = float(step(state._replace(step=state.step + 1), batch, SCALER, np.uint32(0))[1].loss)
+    assert losses[0] == losses[1]
+    assert len({losses[0], losses[2], later}) == 3
+
+
+def test_padding_changes_no_prediction():
+    config = make_config("imle_net", TINY["imle_net"])
+    network = create_model("imle_net", config)
+    variables = jax.jit(partial(init_variables, network))(jax.random.key(0))
+    predict = jax.jit(partial(predict_step, network))
+    batch = _batch(config, 4)
+    padded = Batch(*(np.concatenate([array, array[-1:]]) for array in batch))
+    np.testing.assert_allclose(
+        predict(variables, padded, SCALER)[:4], predict(variables, batch, SCALER), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_batches_and_devices_that_do_not_fit_are_refused():
+    with pytest.raises(UserError, match="--batchsize 10 does not divide over 4 devices: take 8 or 12"):
+        Devices(4).check(10)
+    with pytest.raises(UserError, match="--num_devices 9: this machine offers 8"):
+        Devices(9)
