@@ -4,14 +4,13 @@ python -m experiments.prepare --data_dir data/ptb
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
 
 from experiments.cli import Parser, boolean, execute, positive_int
 from imlenet_jax.data.open import shards_folder
-from imlenet_jax.data.prepare import prepare
+from imlenet_jax.data.prepare import prepare_shards
 from imlenet_jax.data.ptbxl import SAMPLING_RATES, superclass_labels
 from imlenet_jax.data.shards import Dataset, open_shards
 
@@ -31,11 +30,14 @@ def run(args: argparse.Namespace) -> None:
     """Prepare."""
     print("device: CPU (numpy only)")
     out = args.out or (shards_folder(args.data_dir, args.sampling_rate) if args.data_dir.is_dir() else None)
-    start = time.perf_counter()
-    out = prepare(args.data_dir, out, args.sampling_rate, args.workers, args.allow_missing)
-    seconds = time.perf_counter() - start
-    dataset = open_shards(out)
-    print(f"{len(dataset)} records in {seconds:.1f} s: {out}")
+    done = prepare_shards(args.data_dir, out, args.sampling_rate, args.workers, args.allow_missing)
+    dataset = open_shards(done.path)
+    if done.records:
+        rate = done.records / done.seconds
+        print(f"{done.records} of {len(dataset)} records converted in {done.seconds:.1f} s ({rate:,.0f} records/s)")
+    else:
+        print(f"all {len(dataset)} records were prepared before: nothing to do")
+    print(f"shards: {done.path}")
     print_counts(dataset)
 
 

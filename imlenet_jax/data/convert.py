@@ -119,7 +119,7 @@ def convert(job: Job, advance: Callable[[int], None]) -> Part:
     write_atomically(job.target, file.data)
     part = Part(
         job.key,
-        zlib.crc32(file),
+        zlib.crc32(memoryview(file)),
         [[list(gain), list(baseline)] for gain, baseline in table],
         index,
         [list(entry) for entry in moments.entries() if entry[2]],

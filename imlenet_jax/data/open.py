@@ -50,13 +50,13 @@ def open_dataset(
 def shards_folder(data_dir: Path, sampling_rate: int) -> Path:
     """Where the shards of a PTB-XL folder go: under it, or under the user's cache folder where it is read-only."""
     out = default_out(data_dir, sampling_rate)
-    if os.access(out if out.is_dir() else data_dir, os.W_OK) and not _read_only(data_dir):
+    if (out / MANIFEST).is_file() or _writable(out if out.is_dir() else data_dir):
         return out
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:16]
     return cache / "imlenet_jax" / name / out.name
 
 
-def _read_only(folder: Path) -> bool:
-    # Permissions say nothing to root, and nothing of a read-only mount.
-    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY) or not folder.stat().st_mode & 0o222
+def _writable(folder: Path) -> bool:
+    # Root may write anywhere, but what all permissions call read-only is meant to stay as it is.
+    return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & 0o222)

@@ -175,10 +175,12 @@ def _lead_order(names: tuple[str, ...]) -> tuple[int | None, ...]:
 def _arrange(header: Header, order: tuple[int, ...], signal: np.ndarray) -> Recording:
     if order == tuple(range(len(LEADS))):
         return Recording(signal, header.gain, header.baseline, header.checksum)
-    gain, baseline, checksum = (
-        tuple(values[place] for place in order) for values in (header.gain, header.baseline, header.checksum)
+    return Recording(
+        signal[:, list(order)],
+        tuple(header.gain[place] for place in order),
+        tuple(header.baseline[place] for place in order),
+        tuple(header.checksum[place] for place in order),
     )
-    return Recording(signal[:, list(order)], gain, baseline, checksum)
 
 
 def _check_sizes(raw: Any, path: str) -> None:

@@ -29,12 +29,12 @@ class Calibrations(NamedTuple):
     """The distinct calibrations of a data set and which of them each record has.
 
     Attributes:
-        index: (n,) int64 into the tables.
+        which: (n,) int64, the row of the tables.
         gain: (k, leads) float64, steps per mV.
         baseline: (k, leads) int64, the step of 0 mV.
     """
 
-    index: np.ndarray
+    which: np.ndarray
     gain: np.ndarray
     baseline: np.ndarray
 
@@ -181,8 +181,8 @@ def open_shards(path: Path) -> Dataset:
         fold=np.array(content["fold"], np.int64),
         scp_codes=content["scp_codes"],
         statements=content["statements"],
-        gain=calibrations.gain.astype(np.float32)[calibrations.index],
-        baseline=calibrations.baseline.astype(np.float32)[calibrations.index],
+        gain=calibrations.gain.astype(np.float32)[calibrations.which],
+        baseline=calibrations.baseline.astype(np.float32)[calibrations.which],
         fingerprint=content["fingerprint"],
         calibrations=calibrations,
         shards=tuple(Shard(entry["file"], entry["records"], int(entry["crc32"], 16)) for entry in content["shards"]),
@@ -203,13 +203,12 @@ def open_shard(folder: Path, shard: Shard, length: int, leads: int) -> np.ndarra
     """
     path = folder / shard.file
     try:
-        mapped = np.load(path, mmap_mode="r")
+        checksum = crc32(path)
     except FileNotFoundError:
         raise UserError(f"there is no shard {path}: {_REDO}") from None
-    except (ValueError, EOFError):
-        raise UserError(f"the shard {path} is damaged (it is no array of samples): {_REDO}") from None
-    if crc32(path) != shard.crc32:
+    if checksum != shard.crc32:
         raise UserError(f"the shard {path} does not match its checksum: {_REDO}")
+    mapped = np.load(path, mmap_mode="r")
     if mapped.shape != (shard.records, length, leads) or mapped.dtype != np.dtype("<i2"):
         raise UserError(f"the shard {path} is not {shard.records} records of {length} samples: {_REDO}")
     return np.asarray(mapped)
@@ -219,4 +218,4 @@ def crc32(path: Path) -> int:
     """CRC-32 of a whole file (3 GB/s: a shard can be checked whenever it is opened)."""
     with open(path, "rb") as file:
         data = np.memmap(file, np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
-        return zlib.crc32(data)
+        return zlib.crc32(memoryview(data))

@@ -171,7 +171,7 @@ def _names(group: Any, attribute: str) -> list[str]:
 
 def _open_npz(path: Path, stack: ExitStack) -> dict[str, Source]:
     try:
-        file = stack.enter_context(open(path, "rb"))  # numpy leaves it open where the archive is broken
+        file = stack.enter_context(path.open("rb"))  # numpy leaves it open where the archive is broken
         archive = np.load(file, allow_pickle=False)
         arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError) as error:

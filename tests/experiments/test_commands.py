@@ -115,7 +115,7 @@ def test_convert_makes_a_checkpoint_that_predicts(here, parity_folder, monkeypat
     assert "--out converted exists and is not an empty folder" in capsys.readouterr().err
     other = ["--model", "imle_net", "--weights", weights, "--out", "other"]
     assert _call(monkeypatch, experiments.convert, *other) == 2
-    assert "does not fit imle_net" in capsys.readouterr().err
+    assert "is not a weight file of imle_net: layer 'conv1d_2'" in capsys.readouterr().err
 
 
 def test_flag_types():
