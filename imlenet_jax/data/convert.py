@@ -119,7 +119,7 @@ def convert(job: Job, advance: Callable[[int], None]) -> Part:
     write_atomically(job.target, file.data)
     part = Part(
         job.key,
-        zlib.crc32(memoryview(file)),
+        zlib.crc32(file.data),
         [[list(gain), list(baseline)] for gain, baseline in table],
         index,
         [list(entry) for entry in moments.entries() if entry[2]],

@@ -218,4 +218,4 @@ def crc32(path: Path) -> int:
     """CRC-32 of a whole file (3 GB/s: a shard can be checked whenever it is opened)."""
     with open(path, "rb") as file:
         data = np.memmap(file, np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
-        return zlib.crc32(memoryview(data))
+        return zlib.crc32(data.data)
