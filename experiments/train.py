@@ -18,7 +18,7 @@ from experiments.cli import (
     positive_int,
     seed,
 )
-from imlenet_jax.data.loader import Split, select
+from imlenet_jax.data.loader import Split, check_batchsize, select
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.errors import UserError
@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> None:
     dataset = open_dataset(args.data_dir, allow_missing=args.allow_missing)
     train = select(dataset, args.train_folds, "training", args.min_likelihood)
     validation = select(dataset, args.val_folds, "validation", args.min_likelihood)
+    check_batchsize(train, args.batchsize)
     meta = describe(args, dataset, train)
 
     folder = args.checkpoint_dir / args.model

@@ -89,6 +89,14 @@ def epoch_order(records: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(records)
 
 
+def check_batchsize(split: Split, batchsize: int) -> None:
+    """Refuse a batch that is larger than the training data."""
+    if batchsize > len(split):
+        raise UserError(
+            f"--batchsize {batchsize} is larger than the {len(split)} training records: choose a smaller one"
+        )
+
+
 def train_batches(
     split: Split, batchsize: int, seed: int, epoch: int, start_step: int = 0, drop_last: bool = True
 ) -> Iterator[Batch]:
@@ -99,10 +107,7 @@ def train_batches(
     Raises:
         UserError: the batch is larger than the data.
     """
-    if batchsize > len(split):
-        raise UserError(
-            f"--batchsize {batchsize} is larger than the {len(split)} training records: choose a smaller one"
-        )
+    check_batchsize(split, batchsize)
     order = epoch_order(len(split), seed, epoch)
     stop = len(order) - len(order) % batchsize if drop_last else len(order)
     for start in range(start_step * batchsize, stop, batchsize):

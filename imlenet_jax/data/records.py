@@ -114,22 +114,9 @@ def _read_with_wfdb(stem: str, path: str, sampling_rate: int) -> Recording:
 
     try:
         raw: Any = wfdb.rdheader(stem)
-    except Exception as error:  # a damaged header makes wfdb fail in any way
-        raise UserError(f"{path} is not a WFDB header ({_brief(error)}): {_RESTORE}") from None
-    if not isinstance(raw, wfdb.Record) or not raw.n_sig or any(n != 1 for n in raw.samps_per_frame):
-        raise UserError(f"{path} is not one segment of signals with one rate: {_RESTORE}")
-    for unit in raw.units:
-        if unit.casefold() not in _UNITS_PER_MV:
-            raise UserError(f"{path} has a lead in {unit!r}, which is not a voltage: {_RESTORE}")
-    header = Header(
-        raw.fs,
-        raw.sig_len or 0,
-        tuple(raw.file_name),
-        tuple(raw.sig_name),
-        tuple(gain * _UNITS_PER_MV[unit.casefold()] for gain, unit in zip(raw.adc_gain, raw.units, strict=True)),
-        tuple(map(int, raw.baseline)),
-        tuple(raw.checksum or (None,) * raw.n_sig),
-    )
+        header = _header_of(raw)
+    except Exception as error:  # a damaged header makes wfdb fail, or leave things out, in any way
+        raise UserError(f"{path} is not a usable WFDB header ({_brief(error)}): {_RESTORE}") from None
     order = _check(header, path, sampling_rate)
     _check_sizes(raw, path)
     try:
@@ -143,6 +130,24 @@ def _read_with_wfdb(stem: str, path: str, sampling_rate: int) -> Recording:
     if not missing.all() and np.abs(samples[~missing].astype(np.int64)).max() > 32767:
         raise UserError(f"{path} has samples beyond 16 bits, which shards cannot hold: {_RESTORE}")
     return _arrange(header, order, np.where(missing, INVALID, samples).astype(np.int16))
+
+
+def _header_of(raw: Any) -> Header:
+    """A `wfdb.Record` as our header; any exception says that it cannot be one."""
+    if any(samples != 1 for samples in raw.samps_per_frame):
+        raise ValueError("its leads have several rates")
+    for unit in raw.units:
+        if unit.casefold() not in _UNITS_PER_MV:
+            raise ValueError(f"a lead is in {unit!r}, which is no voltage")
+    return Header(
+        float(raw.fs),
+        int(raw.sig_len or 0),
+        tuple(raw.file_name),
+        tuple(name or "" for name in raw.sig_name),
+        tuple(gain * _UNITS_PER_MV[unit.casefold()] for gain, unit in zip(raw.adc_gain, raw.units, strict=True)),
+        tuple(map(int, raw.baseline)),
+        tuple(raw.checksum),
+    )
 
 
 def _check(header: Header, path: str, sampling_rate: int) -> tuple[int, ...]:
@@ -203,4 +208,4 @@ def _check_size(dat: str, size: int, expected: int) -> None:
 
 
 def _brief(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__} {error}".split())[:120]
+    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,5 +1,6 @@
 """Prepared recordings: int16 shards, memory-mapped, and what the manifest says of them."""
 
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,12 +30,12 @@ class Calibrations(NamedTuple):
     """The distinct calibrations of a data set and which of them each record has.
 
     Attributes:
-        which: (n,) int64, the row of the tables.
+        number: (n,) int64 into the tables.
         gain: (k, leads) float64, steps per mV.
         baseline: (k, leads) int64, the step of 0 mV.
     """
 
-    which: np.ndarray
+    number: np.ndarray
     gain: np.ndarray
     baseline: np.ndarray
 
@@ -141,9 +142,9 @@ class Dataset:
         return self._maps[number]
 
     def _chunks_by_calibration(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, list[float], list[int]]]:
-        index, gain, baseline = self.calibrations
-        for calibration in np.unique(index[rows]).tolist():
-            same = rows[index[rows] == calibration]
+        number, gain, baseline = self.calibrations
+        for calibration in np.unique(number[rows]).tolist():
+            same = rows[number[rows] == calibration]
             for start in range(0, len(same), _CHUNK):
                 yield same[start : start + _CHUNK], gain[calibration].tolist(), baseline[calibration].tolist()
 
@@ -181,8 +182,8 @@ def open_shards(path: Path) -> Dataset:
         fold=np.array(content["fold"], np.int64),
         scp_codes=content["scp_codes"],
         statements=content["statements"],
-        gain=calibrations.gain.astype(np.float32)[calibrations.which],
-        baseline=calibrations.baseline.astype(np.float32)[calibrations.which],
+        gain=calibrations.gain.astype(np.float32)[calibrations.number],
+        baseline=calibrations.baseline.astype(np.float32)[calibrations.number],
         fingerprint=content["fingerprint"],
         calibrations=calibrations,
         shards=tuple(Shard(entry["file"], entry["records"], int(entry["crc32"], 16)) for entry in content["shards"]),
@@ -217,5 +218,5 @@ def open_shard(folder: Path, shard: Shard, length: int, leads: int) -> np.ndarra
 def crc32(path: Path) -> int:
     """CRC-32 of a whole file (3 GB/s: a shard can be checked whenever it is opened)."""
     with open(path, "rb") as file:
-        data = np.memmap(file, np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
-        return zlib.crc32(data.data)
+        size = os.fstat(file.fileno()).st_size
+        return zlib.crc32(np.memmap(file, np.uint8, mode="r").data) if size else 0

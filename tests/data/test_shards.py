@@ -1,0 +1,96 @@
+"""Prepared recordings: gathering, decoding, scaling, and damage that is noticed."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from imlenet_jax.data.prepare import prepare
+from imlenet_jax.data.shards import open_shards
+from imlenet_jax.errors import UserError
+
+
+@pytest.fixture
+def shards(tiny_ptbxl, records_per_shard, tmp_path):
+    return prepare(tiny_ptbxl.path, tmp_path / "shards", progress=False)
+
+
+def test_records_come_in_any_order_from_all_shards(tiny_ptbxl, shards):
+    dataset = open_shards(shards)
+    assert (len(dataset), len(dataset.shards), dataset.length, dataset.sampling_rate) == (24, 5, 1000, 100)
+    rows = np.array([23, 0, 7, 7, 5, 4])
+    signals = dataset.signals(rows)
+    assert signals.dtype == np.int16
+    np.testing.assert_array_equal(signals, tiny_ptbxl.signals[rows])
+    assert dataset.signals([]).shape == (0, 1000, 12)
+
+
+@pytest.mark.parametrize("rows", [[-1], [24]])
+def test_rows_outside_are_an_error(shards, rows):
+    with pytest.raises(IndexError):
+        open_shards(shards).signals(rows)
+
+
+def test_millivolts_honour_each_leads_calibration(tiny_ptbxl, tmp_path):
+    tiny_ptbxl.edit(tiny_ptbxl.file(3, ".hea"), "1000.0(0)/mV", "204.8(-7)/mV", 1)
+    dataset = open_shards(prepare(tiny_ptbxl.path, tmp_path / "out", progress=False))
+    expected = tiny_ptbxl.signals[[2, 3]] / 1000
+    expected[1, :, 0] = (tiny_ptbxl.signals[3, :, 0] + 7) / 204.8
+    decoded = dataset.millivolts([2, 3])
+    assert decoded.dtype == np.float32
+    np.testing.assert_allclose(decoded, expected, rtol=2e-7)
+    assert dataset.gain[3, 0] == np.float32(204.8)
+    assert dataset.baseline[3, 0] == -7
+
+
+def test_fit_scaler_is_the_mean_and_population_deviation(tiny_ptbxl, tmp_path):
+    tiny_ptbxl.edit(tiny_ptbxl.file(3, ".hea"), "1000.0(0)/mV", "250.0(40)/mV")
+    dataset = open_shards(prepare(tiny_ptbxl.path, tmp_path / "out", progress=False))
+    rows = np.array([9, 3, 1])
+    values = tiny_ptbxl.signals[rows] / 1000
+    values[1] = (tiny_ptbxl.signals[3] - 40) / 250
+    np.testing.assert_allclose(dataset.fit_scaler(rows), (values.mean(), values.std()), rtol=1e-12)
+
+
+def test_no_records_no_scaler(shards):
+    with pytest.raises(UserError, match="no records with a superclass in the chosen folds"):
+        open_shards(shards).fit_scaler(np.array([], int))
+
+
+def test_a_damaged_shard_is_named_at_its_first_use(shards):
+    data = bytearray((shards / "shard-00001.npy").read_bytes())
+    data[-1] ^= 1
+    (shards / "shard-00001.npy").write_bytes(data)
+    dataset = open_shards(shards)
+    dataset.signals([0, 10])
+    with pytest.raises(UserError, match=r"shard-00001\.npy does not match its checksum: delete the folder"):
+        dataset.signals([5])
+    with pytest.raises(UserError, match=r"shard-00001\.npy does not match its checksum"):
+        dataset.verify()
+
+
+@pytest.mark.parametrize("size", [0, 50, 1000])
+def test_a_truncated_shard_is_named(shards, size):
+    data = (shards / "shard-00001.npy").read_bytes()
+    (shards / "shard-00001.npy").write_bytes(data[:size])
+    with pytest.raises(UserError, match=r"shard-00001\.npy does not match its checksum"):
+        open_shards(shards).signals([5])
+
+
+def test_a_missing_shard_is_named(shards):
+    (shards / "shard-00001.npy").unlink()
+    with pytest.raises(UserError, match=r"there is no shard .*shard-00001\.npy"):
+        open_shards(shards).verify()
+
+
+def test_verify_accepts_whole_shards(shards):
+    open_shards(shards).verify()
+
+
+def test_the_fingerprint_is_of_the_data_not_of_the_place(tiny_ptbxl, shards, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny_ptbxl.path, moved)
+    assert open_shards(prepare(moved, progress=False)).fingerprint == open_shards(shards).fingerprint
+    tiny_ptbxl.write(0, tiny_ptbxl.signals[0] + 1)
+    changed = open_shards(prepare(tiny_ptbxl.path, tmp_path / "changed", progress=False))
+    assert changed.fingerprint != open_shards(shards).fingerprint
