@@ -81,18 +81,20 @@ class Patient:
 def write_dataset(out: Path, records: int, seed: int, progress: bool = True) -> None:
     """Write a synthetic data set of `records` records to the folder `out`, whole or not at all.
 
-    The same `records` and `seed` give the same bytes. A folder that already holds this very data set is left as it is.
+    The same `records` and `seed` give the same bytes. A folder that already holds this very data set is left as it is,
+    without a word; shards that were prepared inside it do no harm. `progress` shows a bar.
 
     Raises:
-        UserError: `out` is a file, or a folder with other contents.
+        UserError: `out` is a file, a folder with other contents, or below a file.
         OSError: the disk is full or the folder cannot be written; `out` is then as it was.
     """
-    out = Path(out)
-    if _is_finished(out, records, seed):
-        if progress:
-            print(f"{out} already holds these {records} synthetic records (seed {seed}): nothing to do")
+    if is_finished(out, records, seed):
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = Path(out).resolve()  # an empty folder may be named by a link, or be the current one
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{out} cannot be made, for a part of its path is a file: name another folder") from error
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -103,8 +105,13 @@ def write_dataset(out: Path, records: int, seed: int, progress: bool = True) -> 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _is_finished(out: Path, records: int, seed: int) -> bool:
-    """Whether `out` is this data set; False if it is absent or empty."""
+def is_finished(out: Path, records: int, seed: int) -> bool:
+    """Whether `out` holds this very data set; False if it is absent or empty.
+
+    Raises:
+        UserError: `out` is a file, or a folder with other contents.
+    """
+    out = Path(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
@@ -122,7 +129,7 @@ def _rename(partial: Path, out: Path, records: int, seed: int) -> None:
     try:
         os.rename(partial, out)
     except OSError as error:  # someone else made it meanwhile
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not _is_finished(out, records, seed):
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not is_finished(out, records, seed):
             raise
     _sync(out.parent)
 

@@ -3,13 +3,18 @@
 import ast
 import hashlib
 import json
+import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.synthesize import main
+from imlenet_jax.data.prepare import prepare
 from imlenet_jax.data.ptbxl import LEADS
+from imlenet_jax.data.shards import open_shards
 from imlenet_jax.data.synthetic import STATEMENTS, patients, write_dataset
 from imlenet_jax.errors import UserError
 
@@ -129,11 +134,30 @@ def test_truth_marks_the_steepest_slopes_of_the_signal(folder, database):
         assert inside[np.argsort(slope)[-10:]].all()
 
 
-def test_a_finished_set_is_left_alone(folder, capsys):
-    before = (folder / "truth.json").stat().st_mtime_ns
-    write_dataset(folder, RECORDS, 3)
-    assert (folder / "truth.json").stat().st_mtime_ns == before
-    assert "nothing to do" in capsys.readouterr().out
+def test_prepare_takes_it_and_the_set_is_still_finished(folder, database, tmp_path, capfd):
+    copy = shutil.copytree(folder, tmp_path / "set")
+    dataset = open_shards(prepare(copy, copy / "imlenet_shards_100", progress=False))
+    assert len(dataset) == RECORDS and dataset.fold.tolist() == database.strat_fold.tolist()
+    for row in (0, 57, RECORDS - 1):
+        written = np.fromfile((copy / database.filename_lr.iloc[row]).with_suffix(".dat"), "<i2").reshape(1000, 12)
+        np.testing.assert_allclose(dataset.millivolts(np.array([row]))[0], written / 1000, atol=1e-6)
+    before = (copy / "truth.json").stat().st_mtime_ns
+    capfd.readouterr()
+    write_dataset(copy, RECORDS, 3)
+    assert capfd.readouterr() == ("", "")
+    assert (copy / "truth.json").stat().st_mtime_ns == before
+
+
+def test_the_command_writes_once_and_says_so(tmp_path, capsys):
+    flags = ["--out", str(tmp_path / "set"), "--records", "3", "--seed", "1"]
+    for last in ("synthetic data set", "nothing to do"):
+        with pytest.raises(SystemExit) as end:
+            main(flags)
+        text = capsys.readouterr().out
+        assert end.value.code == 0 and text.startswith("device: CPU") and last in text
+    with pytest.raises(SystemExit) as end:
+        main([*flags[:-1], "2"])
+    assert end.value.code == 2 and "name another folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("records", "seed"), [(RECORDS + 1, 3), (RECORDS, 2)])
@@ -144,10 +168,29 @@ def test_another_set_in_the_folder_is_refused(folder, records, seed):
 
 def test_a_folder_with_other_things_or_a_file_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    for out in (tmp_path, tmp_path / "notes.txt"):
-        with pytest.raises(UserError, match="exists"):
-            write_dataset(out, 3, 0, progress=False)
+    for out, complaint in ((".", "exists"), ("notes.txt", "exists"), ("notes.txt/set", "is a file")):
+        with pytest.raises(UserError, match=complaint):
+            write_dataset(tmp_path / out, 3, 0, progress=False)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '"text"', "{}", '{"version": 1}', "\xff"])
+def test_a_truth_that_is_not_ours_is_refused(tmp_path, text):
+    (tmp_path / "truth.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match="exists"):
+        write_dataset(tmp_path, 3, 0, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["truth.json"]
+
+
+def test_a_linked_or_current_empty_folder_is_filled(tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    write_dataset(tmp_path / "link", 2, 0, progress=False)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "truth.json").is_file()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_dataset(Path("."), 2, 0, progress=False)
+    assert contents(tmp_path / "here") == contents(tmp_path / "real")
 
 
 def test_an_empty_folder_is_filled_and_nothing_is_left_beside(tmp_path):
