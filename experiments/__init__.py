@@ -1,1 +1,5 @@
-"""Command lines of imlenet_jax: flags and printing."""
+"""The commands."""
+
+from imlenet_jax.memory import use_huge_pages
+
+use_huge_pages()

@@ -17,6 +17,7 @@ from imlenet_jax.data.shards import Dataset
 from imlenet_jax.errors import UserError
 
 T = TypeVar("T")
+Part = tuple[int, int]
 
 _FLAGS = {"training": "--train_folds", "validation": "--val_folds", "test": "--test_folds"}
 
@@ -97,10 +98,10 @@ def check_batchsize(split: Split, batchsize: int) -> None:
         )
 
 
-def train_batches(
+def train_rows(
     split: Split, batchsize: int, seed: int, epoch: int, start_step: int = 0, drop_last: bool = True
-) -> Iterator[Batch]:
-    """The batches of one training epoch, from `start_step` on.
+) -> Iterator[np.ndarray]:
+    """The rows of `split` in each batch of one training epoch, `(batch,)` int32, from `start_step` on.
 
     With `drop_last` a last, partial batch is left out (the next epoch is shuffled anew); without, it is smaller.
 
@@ -108,24 +109,44 @@ def train_batches(
         UserError: the batch is larger than the data.
     """
     check_batchsize(split, batchsize)
-    order = epoch_order(len(split), seed, epoch)
+    order = epoch_order(len(split), seed, epoch).astype(np.int32)
     stop = len(order) - len(order) % batchsize if drop_last else len(order)
     for start in range(start_step * batchsize, stop, batchsize):
-        yield _batch(split, order[start : start + batchsize])
+        yield order[start : start + batchsize]
 
 
-def eval_batches(split: Split, batchsize: int) -> Iterator[Batch]:
+def train_batches(
+    split: Split,
+    batchsize: int,
+    seed: int,
+    epoch: int,
+    start_step: int = 0,
+    drop_last: bool = True,
+    part: Part = (0, 1),
+) -> Iterator[Batch]:
+    """The batches of one training epoch, as `train_rows` chooses them; `part` (i, n) reads the i-th of n equal parts."""
+    for rows in train_rows(split, batchsize, seed, epoch, start_step, drop_last):
+        yield read_batch(split, _share(rows, part))
+
+
+def eval_batches(split: Split, batchsize: int, part: Part = (0, 1)) -> Iterator[Batch]:
     """All records in stored order; the last batch is filled up with its last record, masked out."""
     for start in range(0, len(split), batchsize):
-        indices = np.arange(start, start + batchsize)
-        mask = (indices < len(split)).astype(np.float32)
-        yield _batch(split, np.minimum(indices, len(split) - 1))._replace(mask=mask)
+        rows = _share(np.arange(start, start + batchsize), part)
+        mask = (rows < len(split)).astype(np.float32)
+        yield read_batch(split, np.minimum(rows, len(split) - 1))._replace(mask=mask)
 
 
-def _batch(split: Split, indices: np.ndarray) -> Batch:
-    rows, dataset = split.rows[indices], split.dataset
+def _share(rows: np.ndarray, part: Part) -> np.ndarray:
+    index, count = part
+    return rows[len(rows) * index // count : len(rows) * (index + 1) // count]
+
+
+def read_batch(split: Split, rows: np.ndarray) -> Batch:
+    """The given rows of a split."""
+    stored, dataset = split.rows[rows], split.dataset
     mask = np.ones(len(rows), np.float32)
-    return Batch(dataset.signals(rows), dataset.gain[rows], dataset.baseline[rows], split.labels[indices], mask)
+    return Batch(dataset.signals(stored), dataset.gain[stored], dataset.baseline[stored], split.labels[rows], mask)
 
 
 def prefetch(batches: Iterator[T], put: Callable[[T], T], size: int = 2) -> Iterator[T]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from imlenet_jax.errors import UserError
 from imlenet_jax.models.ecgnet import ECGNet, ECGNetConfig
 from imlenet_jax.models.imle_net import IMLENet, IMLENetConfig
-from imlenet_jax.models.layers import Framework
+from imlenet_jax.models.layers import Dtype, Framework
 from imlenet_jax.models.mousavi import LAYOUTS, Mousavi, MousaviConfig
 from imlenet_jax.models.rajpurkar import Rajpurkar, RajpurkarConfig
 from imlenet_jax.models.resnet101 import ResNet101, ResNet101Config
@@ -90,13 +90,16 @@ def _check_length(name: str, config: Config) -> None:
         raise UserError(f"{config.length} samples are too short for {name} with these options")
 
 
-def create_model(name: str, config: Config | None = None, axis_name: str | None = None) -> nn.Module:
+def create_model(
+    name: str, config: Config | None = None, axis_name: str | None = None, dtype: Dtype = None
+) -> nn.Module:
     """A network by name: one of `imle_net`, `mousavi`, `rajpurkar`, `ecgnet`, `resnet101`.
 
-    `config` defaults to the reference's constants; `axis_name` names the device axis under `jax.pmap`.
+    `config` defaults to the reference's constants; `axis_name` names the device axis under `jax.pmap`; `dtype` is what
+    convolutions and hidden dense layers compute in (`jnp.bfloat16`; parameters and all else stay in float32).
     """
     module, config_class, _ = entry(name)
-    return module(config or config_class(), axis_name=axis_name)
+    return module(config or config_class(), axis_name=axis_name, dtype=dtype)
 
 
 def init_variables(network: nn.Module, key: jax.Array) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imlenet_jax.models.layers import LSTM, BatchNorm, max_pool, symmetric_uniform, torch_uniform
+from imlenet_jax.models.layers import LSTM, BatchNorm, Conv, Dtype, max_pool, single, symmetric_uniform, torch_uniform
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,11 @@ class ResidualBlock(nn.Module):
     dropout: float
     halve: bool
     axis_name: str | None = None
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        conv = partial(nn.Conv, self.filters, use_bias=False, kernel_init=torch_uniform)
+        conv = partial(Conv, self.filters, use_bias=False, kernel_init=torch_uniform, dtype=self.dtype)
         y = x
         for index in (1, 2):
             y = nn.relu(BatchNorm("torch", self.axis_name, name=f"bn{index}")(y, train))
@@ -53,22 +54,24 @@ class ECGNet(nn.Module):
 
     config: ECGNetConfig
     axis_name: str | None = None
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         config = self.config
-        conv = partial(nn.Conv, config.filters, use_bias=False, kernel_init=torch_uniform)
+        conv = partial(Conv, config.filters, use_bias=False, kernel_init=torch_uniform, dtype=self.dtype)
         norm = partial(BatchNorm, "torch", self.axis_name)
 
         stems = [conv((k,), padding="VALID", name=f"stem{i}")(x) for i, k in enumerate(config.stem_kernel_sizes)]
         y = jnp.concatenate(stems, axis=1)  # along time, as the reference does
         y = nn.relu(norm(name="bn1")(y, train))
         y = conv((config.kernel_size,), strides=(2,), padding=2, name="conv1")(y)
+        y = single(y)
         for index in range(config.blocks):
             filters = config.filters * (1 + (index + 1) // 4)
             halve = index % 2 == 1
             block = ResidualBlock(
-                filters, config.kernel_size, config.dropout, halve, self.axis_name, name=f"block{index}"
+                filters, config.kernel_size, config.dropout, halve, self.axis_name, self.dtype, name=f"block{index}"
             )
             y = block(y, train)
         y = nn.relu(norm(name="bn2")(y, train))

@@ -1,12 +1,13 @@
 """IMLE-Net: attention at beat, rhythm and channel level (Reddy et al., IEEE SMC 2021, doi 10.1109/SMC52423.2021.9658706)."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imlenet_jax.models.layers import LSTM, AttentionPooling, BatchNorm, Conv
+from imlenet_jax.models.layers import LSTM, AttentionPooling, BatchNorm, Conv, Dtype
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,17 @@ class ResidualBlock(nn.Module):
     kernel_size: int
     downsample: bool
     axis_name: str | None = None
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         stride = 2 if self.downsample else 1
-        y = Conv(self.filters, (self.kernel_size,), strides=(stride,), kernel_init=glorot, name="conv1")(x)
+        conv = partial(Conv, self.filters, kernel_init=glorot, dtype=self.dtype)
+        y = conv((self.kernel_size,), strides=(stride,), name="conv1")(x)
         y = BatchNorm("keras", self.axis_name, name="bn1")(nn.relu(y), train)
-        y = Conv(self.filters, (self.kernel_size,), kernel_init=glorot, name="conv2")(y)
+        y = conv((self.kernel_size,), name="conv2")(y)
         if self.downsample:
-            x = Conv(self.filters, (1,), strides=(2,), kernel_init=glorot, name="shortcut")(x)
+            x = conv((1,), strides=(2,), name="shortcut")(x)
         return BatchNorm("keras", self.axis_name, name="bn2")(nn.relu(x + y), train)
 
 
@@ -52,6 +55,7 @@ class IMLENet(nn.Module):
 
     config: IMLENetConfig
     axis_name: str | None = None
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -59,12 +63,15 @@ class IMLENet(nn.Module):
         batch, windows = x.shape[0], config.length // config.window
 
         x = jnp.swapaxes(x, 1, 2).reshape(batch * config.leads * windows, config.window, 1)
-        x = nn.relu(Conv(config.filters[0], (config.kernel_size,), kernel_init=glorot, name="stem")(x))
+        stem = Conv(config.filters[0], (config.kernel_size,), kernel_init=glorot, dtype=self.dtype, name="stem")
+        x = nn.relu(stem(x))
         for stage, filters in enumerate(config.filters):
             for block in range(config.blocks_per_stage):
                 downsample = stage > 0 and block == 0
                 name = f"stage{stage}_block{block}"
-                x = ResidualBlock(filters, config.kernel_size, downsample, self.axis_name, name=name)(x, train)
+                x = ResidualBlock(filters, config.kernel_size, downsample, self.axis_name, self.dtype, name=name)(
+                    x, train
+                )
         x, beat = AttentionPooling(config.attention_dim, name="beat_attention")(x)
 
         x = x.reshape(batch * config.leads, windows, -1)

@@ -6,14 +6,18 @@ named after the framework that a network was published in: `keras` and `torch`.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from imlenet_jax.models.convolution import convolve
+
 Framework = Literal["keras", "torch"]
 Initializer = Callable[..., jax.Array]
+Dtype = Any
+"""What convolutions and hidden dense layers compute in: `jnp.bfloat16`, or None for the type of their inputs."""
 
 # torch's default for convolutions and dense layers: kaiming uniform with a = sqrt(5), that is U(+-1 / sqrt(fan_in)).
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -37,35 +41,62 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        features = x.shape[-1]
+        x, features = single(x), x.shape[-1]
         momentum, epsilon = (0.99, 1e-3) if self.framework == "keras" else (0.9, 1e-5)
         scale = self.param("scale", nn.initializers.ones, (features,))
         bias = self.param("bias", nn.initializers.zeros, (features,))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (features,))
 
-        if train:
-            mean, var, count = self._batch_statistics(x)
-            if not self.is_initializing():
-                stored = var * (count / (count - 1)) if self.framework == "torch" else var
-                running_mean.value = momentum * running_mean.value + (1 - momentum) * mean
-                running_var.value = momentum * running_var.value + (1 - momentum) * stored
-        else:
-            mean, var = running_mean.value, running_var.value
-        factor = scale * jax.lax.rsqrt(var + epsilon)
-        return x * factor + (bias - mean * factor)
+        if not train:
+            factor = scale * jax.lax.rsqrt(running_var.value + epsilon)
+            return x * factor + (bias - running_mean.value * factor)
+        y, mean, var, count = _normalise(x, scale, bias, epsilon, self.axis_name)
+        if not self.is_initializing():
+            stored = var * (count / (count - 1)) if self.framework == "torch" else var
+            running_mean.value = momentum * running_mean.value + (1 - momentum) * mean
+            running_var.value = momentum * running_var.value + (1 - momentum) * stored
+        return y
 
-    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
-        axes = tuple(range(x.ndim - 1))
-        count = x.size // x.shape[-1]
-        mean = jnp.mean(x, axes)
-        if self.axis_name is not None:
-            mean = jax.lax.pmean(mean, self.axis_name)
-            count *= jax.lax.axis_size(self.axis_name)
-        var = jnp.mean(jnp.square(x - mean), axes)
-        if self.axis_name is not None:
-            var = jax.lax.pmean(var, self.axis_name)
-        return mean, var, count
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None):
+    """`x` normalised over every axis but the last; also the mean and variance used, and over how many values.
+
+    The statistics are for keeping: no gradient passes through them.
+    """
+    axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+    mean = _over_devices(jnp.mean(x, axes), axis_name)
+    var = _over_devices(jnp.mean(jnp.square(x - mean), axes), axis_name)
+    factor = scale * jax.lax.rsqrt(var + epsilon)
+    if axis_name is not None:
+        count *= jax.lax.axis_size(axis_name)
+    return x * factor + (bias - mean * factor), mean, var, count
+
+
+def _normalise_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None):
+    outputs = _normalise(x, scale, bias, epsilon, axis_name)
+    _, mean, var, _ = outputs
+    return outputs, (x, scale, mean, jax.lax.rsqrt(var + epsilon))
+
+
+def _normalise_backward(epsilon: float, axis_name: str | None, saved: tuple[jax.Array, ...], gradients: Any):
+    # Written out, because XLA reads the activations more often for the gradient it derives itself.
+    x, scale, mean, inverse = saved
+    gradient, axes, count = gradients[0], tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+    to_bias = jnp.sum(gradient, axes)
+    to_scale = jnp.sum(gradient * (x - mean), axes) * inverse
+    mean_bias, mean_scale = (_over_devices(total / count, axis_name) for total in (to_bias, to_scale))
+    factor = scale * inverse
+    to_x = gradient * factor - x * (factor * inverse * mean_scale) + factor * (mean * inverse * mean_scale - mean_bias)
+    return to_x, to_scale, to_bias
+
+
+_normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+def _over_devices(value: jax.Array, axis_name: str | None) -> jax.Array:
+    return value if axis_name is None else jax.lax.pmean(value, axis_name)
 
 
 class AttentionPooling(nn.Module):
@@ -79,7 +110,7 @@ class AttentionPooling(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        _, positions, features = x.shape
+        x, (_, positions, features) = single(x), x.shape
         normal = nn.initializers.normal(0.05)
         weight = self.param("weight", normal, (features, self.dim))
         bias = self.param("bias", nn.initializers.zeros, (positions, self.dim))
@@ -111,15 +142,7 @@ class LSTM(nn.Module):
         projected = jnp.stack([i @ kernel + bias for i, (kernel, _, bias) in zip(inputs, weights, strict=True)])
         recurrent = jnp.stack([recurrent for _, recurrent, _ in weights])
 
-        def step(state, gates):
-            hidden, cell = state
-            i, f, g, o = jnp.split(gates + jnp.einsum("dnu,duv->dnv", hidden, recurrent), 4, axis=-1)
-            cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
-            hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
-            return (hidden, cell), hidden
-
-        zeros = jnp.zeros((len(directions), x.shape[0], self.units), x.dtype)
-        _, hidden = jax.lax.scan(step, (zeros, zeros), jnp.moveaxis(projected, 2, 0), unroll=self.unroll)
+        hidden = _recur(jnp.moveaxis(projected, 2, 0), recurrent, self.unroll)
         hidden = jnp.transpose(hidden, (1, 2, 0, 3))  # (direction, n, time, units)
         if not self.bidirectional:
             return hidden[0]
@@ -142,6 +165,64 @@ class LSTM(nn.Module):
         return kernel, recurrent, bias
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _recur(gates: jax.Array, recurrent: jax.Array, unroll: int) -> jax.Array:
+    """Hidden states `(time, directions, n, units)` from the inputs' share of the gates `(time, directions, n, 4 units)`."""
+
+    def step(state, gates):
+        _, hidden, cell = _cell_step(state, gates, recurrent)
+        return (hidden, cell), hidden
+
+    zeros = jnp.zeros((*gates.shape[1:-1], recurrent.shape[1]), gates.dtype)
+    return jax.lax.scan(step, (zeros, zeros), gates, unroll=unroll)[1]
+
+
+def _cell_step(state: tuple[jax.Array, jax.Array], gates: jax.Array, recurrent: jax.Array):
+    hidden, cell = state
+    i, f, g, o = jnp.split(gates + jnp.einsum("dnu,duv->dnv", hidden, recurrent), 4, axis=-1)
+    i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+    cell = f * cell + i * g
+    return (i, f, g, o), o * jnp.tanh(cell), cell
+
+
+def _recur_forward(gates: jax.Array, recurrent: jax.Array, unroll: int):
+    def step(state, gates):
+        opened, hidden, cell = _cell_step(state, gates, recurrent)
+        return (hidden, cell), (hidden, (opened, state))
+
+    zeros = jnp.zeros((*gates.shape[1:-1], recurrent.shape[1]), gates.dtype)
+    _, (hidden, saved) = jax.lax.scan(step, (zeros, zeros), gates, unroll=unroll)
+    return hidden, (saved, recurrent)
+
+
+def _recur_backward(unroll: int, saved: Any, gradient: jax.Array):
+    # The recurrent weights' gradient is one product over all time steps; derived by JAX it is one small sum per step.
+    (opened, before), recurrent = saved
+
+    def step(carried, inputs):
+        to_hidden, to_cell = carried
+        outer, (i, f, g, o), (_, cell) = inputs
+        squashed = jnp.tanh(f * cell + i * g)
+        to_hidden = to_hidden + outer
+        to_cell = to_cell + to_hidden * o * (1 - squashed * squashed)
+        to_i, to_f = to_cell * g * i * (1 - i), to_cell * cell * f * (1 - f)
+        to_g, to_o = to_cell * i * (1 - g * g), to_hidden * squashed * o * (1 - o)
+        to_gates = jnp.concatenate([to_i, to_f, to_g, to_o], axis=-1)
+        return (jnp.einsum("dnv,duv->dnu", to_gates, recurrent), to_cell * f), to_gates
+
+    zeros = jnp.zeros_like(gradient[0])
+    _, to_gates = jax.lax.scan(step, (zeros, zeros), (gradient, opened, before), reverse=True, unroll=unroll)
+    return to_gates, jnp.einsum("tdnu,tdnv->duv", before[0], to_gates)
+
+
+_recur.defvjp(_recur_forward, _recur_backward)
+
+
+def single(x: jax.Array) -> jax.Array:
+    """`x` in at least float32, which everything but convolutions and hidden dense layers computes in."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _forget_bias(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
     units = shape[0] // 4
     return jnp.zeros(shape, dtype).at[units : 2 * units].set(1)
@@ -153,4 +234,4 @@ def max_pool(x: jax.Array, size: int, padding: str | tuple[int, int] = "VALID", 
     return nn.max_pool(x, (size,), strides=(stride or size,), padding=pads)
 
 
-Conv = partial(nn.Conv, padding="SAME")
+Conv = partial(nn.Conv, padding="SAME", conv_general_dilated=convolve)

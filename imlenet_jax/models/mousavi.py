@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imlenet_jax.models.layers import LSTM, Conv, max_pool
+from imlenet_jax.models.layers import LSTM, Conv, Dtype, max_pool, single
 
 Layout = Literal["reference", "by_lead"]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
@@ -39,6 +39,7 @@ class Mousavi(nn.Module):
 
     config: MousaviConfig
     axis_name: str | None = None
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -52,8 +53,10 @@ class Mousavi(nn.Module):
         for index, filters in enumerate(config.filters):
             if index > 0:
                 x = max_pool(x, config.pool_size)
-            x = nn.relu(Conv(filters, (config.kernel_size,), kernel_init=glorot, name=f"conv{index}")(x))
-        x = x.reshape(batch, windows, -1)
+            conv = Conv(filters, (config.kernel_size,), kernel_init=glorot, dtype=self.dtype, name=f"conv{index}")
+            x = nn.relu(conv(x))
+        x = single(x).reshape(batch, windows, -1)
         x = LSTM(config.lstm_units, "keras", bidirectional=True, unroll=windows, name="lstm")(x)
-        x = nn.relu(nn.Dense(config.hidden, kernel_init=glorot, name="hidden")(x.reshape(batch, -1)))
+        hidden = nn.Dense(config.hidden, kernel_init=glorot, dtype=self.dtype, name="hidden")
+        x = single(nn.relu(hidden(x.reshape(batch, -1))))
         return nn.Dense(config.classes, kernel_init=glorot, name="head")(x), {}

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imlenet_jax.models.layers import BatchNorm, Conv, max_pool
+from imlenet_jax.models.layers import BatchNorm, Conv, Dtype, max_pool
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,14 @@ class Rajpurkar(nn.Module):
 
     config: RajpurkarConfig
     axis_name: str | None = None
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         config = self.config
         norm = partial(BatchNorm, "keras", self.axis_name)
-        conv = partial(Conv, kernel_size=(config.kernel_size,), kernel_init=nn.initializers.he_normal())
+        he_normal = nn.initializers.he_normal()
+        conv = partial(Conv, kernel_size=(config.kernel_size,), kernel_init=he_normal, dtype=self.dtype)
 
         x = conv(config.filters, name="stem")(x)
         x = nn.relu(norm(name="stem_bn")(x, train))

@@ -3,12 +3,13 @@
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imlenet_jax.models.layers import BatchNorm, max_pool, symmetric_uniform, torch_uniform
+from imlenet_jax.models.layers import BatchNorm, Conv, Dtype, max_pool, symmetric_uniform, torch_uniform
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ def _conv_init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax
     return jax.random.normal(key, shape, dtype) * math.sqrt(2 / (kernel_size**2 * features))
 
 
-def _conv(features: int, kernel_size: int, stride: int = 1, *, name: str) -> nn.Conv:
+def _conv(features: int, kernel_size: int, stride: int = 1, **options: Any) -> nn.Conv:
     padding = kernel_size // 2
-    return nn.Conv(
-        features, (kernel_size,), strides=(stride,), padding=padding, use_bias=False, kernel_init=_conv_init, name=name
+    return Conv(
+        features, (kernel_size,), strides=(stride,), padding=padding, use_bias=False, kernel_init=_conv_init, **options
     )
 
 
@@ -45,17 +46,19 @@ class Bottleneck(nn.Module):
     stride: int
     dropout: float
     axis_name: str | None = None
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         norm = partial(BatchNorm, "torch", self.axis_name)
+        conv = partial(_conv, dtype=self.dtype)
         width = self.filters * self.expansion
-        y = nn.relu(norm(name="bn1")(_conv(self.filters, 7, name="conv1")(x), train))
-        y = nn.relu(norm(name="bn2")(_conv(self.filters, 11, self.stride, name="conv2")(y), train))
+        y = nn.relu(norm(name="bn1")(conv(self.filters, 7, name="conv1")(x), train))
+        y = nn.relu(norm(name="bn2")(conv(self.filters, 11, self.stride, name="conv2")(y), train))
         y = nn.Dropout(self.dropout, deterministic=not train)(y)
-        y = norm(name="bn3")(_conv(width, 7, name="conv3")(y), train)
+        y = norm(name="bn3")(conv(width, 7, name="conv3")(y), train)
         if self.stride != 1 or x.shape[-1] != width:
-            x = norm(name="downsample_bn")(_conv(width, 1, self.stride, name="downsample")(x), train)
+            x = norm(name="downsample_bn")(conv(width, 1, self.stride, name="downsample")(x), train)
         return nn.relu(x + y)
 
 
@@ -64,11 +67,12 @@ class ResNet101(nn.Module):
 
     config: ResNet101Config
     axis_name: str | None = None
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         config = self.config
-        x = _conv(config.filters, 15, 2, name="conv1")(x)
+        x = _conv(config.filters, 15, 2, dtype=self.dtype, name="conv1")(x)
         x = nn.relu(BatchNorm("torch", self.axis_name, name="bn1")(x, train))
         x = max_pool(x, 3, (1, 1), stride=2)
         for stage, blocks in enumerate(config.blocks):
@@ -80,6 +84,7 @@ class ResNet101(nn.Module):
                     stride,
                     config.dropout,
                     self.axis_name,
+                    self.dtype,
                     name=f"stage{stage}_block{index}",
                 )(x, train)
         x = jnp.mean(x, axis=1)

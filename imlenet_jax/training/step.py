@@ -1,5 +1,6 @@
 """One step of training and of prediction, as pure functions of their arguments."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -46,7 +47,7 @@ def new_state(variables: dict[str, Any], optimizer: optax.GradientTransformation
 
 def standardise(batch: Batch, scaler: Scaler) -> jax.Array:
     """The digital signals `(batch, length, leads)` in mV, less the scaler's mean, over its standard deviation."""
-    millivolts = (batch.signal.astype(jnp.float32) - batch.baseline[:, None]) / batch.gain[:, None]
+    millivolts = (batch.signal.astype(batch.gain.dtype) - batch.baseline[:, None]) / batch.gain[:, None]
     return (millivolts - scaler.mean) / scaler.std
 
 
@@ -73,9 +74,15 @@ def update(
     x: jax.Array,
     label: jax.Array,
     key: jax.Array,
+    axis_name: str | None = None,
 ) -> tuple[TrainState, Outcome]:
-    """One optimizer step on standardised signals `x` `(batch, length, leads)` and labels `(batch, classes)`."""
+    """One optimizer step on standardised signals `x` `(batch, length, leads)` and labels `(batch, classes)`.
+
+    Under `jax.pmap`, `axis_name` is what the loss and its gradient are averaged over.
+    """
     (loss, (logits, batch_stats)), gradient = loss_and_gradient(network, state, x, label, key)
+    if axis_name is not None:
+        loss, gradient = jax.lax.pmean((loss, gradient), axis_name)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, batch_stats, opt_state), Outcome(loss, logits)
@@ -85,13 +92,34 @@ def train_step(
     network: nn.Module,
     optimizer: optax.GradientTransformation,
     state: TrainState,
-    batch: Batch,
+    batch: Batch | jax.Array,
+    records: Batch | None,
     scaler: Scaler,
     seed: jax.Array,
+    axis_name: str | None = None,
 ) -> tuple[TrainState, Outcome]:
-    """One step on a batch as the loader makes it. Dropout is drawn from (seed, step), so a run can be resumed."""
+    """One step on a batch as the loader makes it, or on the rows `batch` `(batch,)` int32 of `records` on the device.
+
+    Dropout is drawn from (seed, step), so a run can be resumed.
+    """
+    batch = _gather(batch, records)
     key = jax.random.fold_in(jax.random.key(seed), state.step)
-    return update(network, optimizer, state, standardise(batch, scaler), batch.label, key)
+    if axis_name is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    return update(network, optimizer, state, standardise(batch, scaler), batch.label, key, axis_name)
+
+
+def _gather(batch: Batch | jax.Array, records: Batch | None) -> Batch:
+    if isinstance(batch, Batch):
+        return batch
+    if records is None:
+        raise ValueError("rows need the records that they are of")
+    return Batch(*(array[batch] for array in records))
+
+
+def several_steps(step: Callable[..., Any], state: TrainState, batches: Any, *rest: Any) -> tuple[TrainState, Outcome]:
+    """`step` on each of `batches`, stacked along a first axis, in one program; so are the outcomes."""
+    return jax.lax.scan(lambda state, batch: step(state, batch, *rest), state, batches)
 
 
 def predict_step(network: nn.Module, variables: dict[str, Any], batch: Batch, scaler: Scaler) -> jax.Array:

@@ -88,7 +88,7 @@ def test_train_then_test(here, synthetic_shards, monkeypatch, capsys):
         (["--batchsize", "4096"], "--batchsize 4096 is larger than the"),
         (["--lr", "nan"], "is not a number above 0"),
         (["--speed", "9"], "unrecognized arguments: --speed 9"),
-        (["--num_devices", "99"], "--num_devices 99: this machine offers"),
+        (["--num_devices", "99"], "--num_devices 99: there are 8"),
     ],
 )
 def test_train_refuses_in_one_sentence(here, synthetic_shards, monkeypatch, capsys, flags, sentence):

@@ -55,7 +55,7 @@ def test_four_devices_compute_what_one_does(tiny):
     results = []
     for count in (1, 4):
         devices = Devices(count)
-        results.append(step(devices.put_everywhere(state), devices.put_batch(batch), SCALER, np.uint32(0)))
+        results.append(step(devices.put_everywhere(state), devices.put_batch(batch), None, SCALER, np.uint32(0)))
     (one, first), (several, second) = results
     np.testing.assert_allclose(second.loss, first.loss, rtol=1e-5)
     np.testing.assert_allclose(second.logits, first.logits, rtol=1e-3, atol=1e-4)
@@ -68,8 +68,8 @@ def test_dropout_depends_on_seed_and_step_alone(model):
     config = make_config(model, TINY[model])
     step, state = _start(model, config)
     batch = _batch(config)
-    losses = [float(step(state, batch, SCALER, np.uint32(seed))[1].loss) for seed in (0, 0, 1)]
-    later = float(step(state._replace(step=state.step + 1), batch, SCALER, np.uint32(0))[1].loss)
+    losses = [float(step(state, batch, None, SCALER, np.uint32(seed))[1].loss) for seed in (0, 0, 1)]
+    later = float(step(state._replace(step=state.step + 1), batch, None, SCALER, np.uint32(0))[1].loss)
     assert losses[0] == losses[1]
     assert len({losses[0], losses[2], later}) == 3
 
@@ -89,5 +89,5 @@ def test_padding_changes_no_prediction():
 def test_batches_and_devices_that_do_not_fit_are_refused():
     with pytest.raises(UserError, match="--batchsize 10 does not divide over 4 devices: take 8 or 12"):
         Devices(4).check(10)
-    with pytest.raises(UserError, match="--num_devices 9: this machine offers 8"):
+    with pytest.raises(UserError, match="--num_devices 9: there are 8"):
         Devices(9)

@@ -1,0 +1,107 @@
+"""One-dimensional convolution, with other programs for the same sums where XLA's own are slow on a CPU.
+
+Measured in `docs/performance.md`. `convolve` takes the place of `jax.lax.conv_general_dilated` in `flax.linen.Conv`.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
+
+Pads = tuple[int, int]
+
+BLOCK = 8  # output positions per matrix product
+MANY = 16  # signals per position from which on the products win
+
+
+def convolve(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: str | Sequence[Pads], **settings: Any
+) -> jax.Array:
+    """Convolve `x` `(batch, positions, features)` with `kernel` `(taps, features, filters)`.
+
+    `padding` is `SAME`, `VALID`, or the zeros before and after as `[(before, after)]`. The other settings of
+    `flax.linen.Conv` (dilation, groups, precision) keep their defaults in this package.
+    """
+    taps, stride = kernel.shape[0], strides[0]
+    pads = lax.padtype_to_pads(x.shape[1:2], (taps,), (stride,), padding) if isinstance(padding, str) else padding
+    before, after = (int(pad) for pad in pads[0])
+    if taps == 1 and stride > 1 and before == after == 0:
+        x, stride = x[:, ::stride], 1
+    if taps > x.shape[1]:
+        return _by_product(x, kernel, stride, (before, after))
+    x = _written(x)
+    if stride > 1:
+        return _strided(x, kernel, stride, (before, after))
+    return _plain(x, kernel, stride, (before, after))
+
+
+def _plain(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (stride,), [pads], dimension_numbers=("NWC", "WIO", "NWC"))
+
+
+@jax.custom_vjp
+def _written(x: jax.Array) -> jax.Array:
+    """`x`; in training on a CPU, what it was computed from is not computed again for the kernel's gradient."""
+    return x
+
+
+def _written_forward(x: jax.Array):
+    # For that gradient XLA transposes x and fuses into it, element by element against the grain, the whole chain of
+    # normalisation and activation before. A call that is not inlined stops the fusion, and x is read as it lies.
+    def call(x):
+        with set_xla_metadata(inlineable="false"):
+            return jax.jit(lax.optimization_barrier)(x)
+
+    return lax.platform_dependent(x, cpu=call, default=lambda x: x), None
+
+
+_written.defvjp(_written_forward, lambda _, gradient: (gradient,))
+
+
+def _by_product(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
+    # XLA leaves its fast convolution on a CPU where the kernel is longer than the signal: up to 100 times slower.
+    taps, features, filters = kernel.shape
+    x = jnp.pad(x, ((0, 0), pads, (0, 0)))
+    last = x.shape[1] - taps + 1
+    shifted = [x[:, tap : tap + last : stride] for tap in range(taps)]
+    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(taps * features, filters)
+
+
+def _by_phases(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
+    """The strided convolution as one of stride 1 whose features are `stride` positions side by side."""
+    taps, features, filters = kernel.shape
+    (before, after), length = pads, x.shape[1]
+    positions = (length + before + after - taps) // stride + 1
+    groups = -(-taps // stride)
+    filled = stride * (positions + groups - 1)
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (before, filled - length - before, 0), (0, 0, 0)))
+    kernel = jnp.pad(kernel, ((0, stride * groups - taps), (0, 0), (0, 0)))
+    x = x.reshape(x.shape[0], filled // stride, stride * features)
+    return _plain(x, kernel.reshape(groups, stride * features, filters), 1, (0, 0))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _strided(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
+    return _plain(x, kernel, stride, pads)
+
+
+def _strided_forward(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads):
+    return _plain(x, kernel, stride, pads), (x, kernel)
+
+
+def _strided_backward(stride: int, pads: Pads, saved: tuple[jax.Array, jax.Array], gradient: jax.Array):
+    # XLA on a CPU spreads the gradient out with zeros and multiplies them all; a phase meets only its own taps.
+    x, kernel = saved
+
+    def to_x(convolution, gradient):
+        return jax.linear_transpose(lambda x: convolution(x, kernel, stride, pads), x)(gradient)[0]
+
+    (to_kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, stride, pads), kernel)(gradient)
+    return lax.platform_dependent(gradient, cpu=partial(to_x, _by_phases), default=partial(to_x, _plain)), to_kernel
+
+
+_strided.defvjp(_strided_forward, _strided_backward)
