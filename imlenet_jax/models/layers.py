@@ -71,7 +71,7 @@ def _normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, 
     factor = scale * jax.lax.rsqrt(var + epsilon)
     if axis_name is not None:
         count *= jax.lax.axis_size(axis_name)
-    return x * factor + (bias - mean * factor), mean, var, count
+    return (x - mean) * factor + bias, mean, var, count
 
 
 def _normalise_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None):
@@ -87,8 +87,7 @@ def _normalise_backward(epsilon: float, axis_name: str | None, saved: tuple[jax.
     to_bias = jnp.sum(gradient, axes)
     to_scale = jnp.sum(gradient * (x - mean), axes) * inverse
     mean_bias, mean_scale = (_over_devices(total / count, axis_name) for total in (to_bias, to_scale))
-    factor = scale * inverse
-    to_x = gradient * factor - x * (factor * inverse * mean_scale) + factor * (mean * inverse * mean_scale - mean_bias)
+    to_x = scale * inverse * (gradient - mean_bias - (x - mean) * (inverse * mean_scale))
     return to_x, to_scale, to_bias
 
 
