@@ -4,7 +4,7 @@ import datetime
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +17,10 @@ from imlenet_jax.data.prepare import usable_cores
 from imlenet_jax.training.parallel import Devices
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-REPEATS = 5
+REPEATS = 10
 COPY_BYTES = 2**28  # far larger than a cache
 LOOP = 4096
+LOOP_BYTES = 4096  # XLA compiles a loop over still less data to one kernel
 
 
 class Ceilings(NamedTuple):
@@ -36,32 +37,38 @@ class Ceilings(NamedTuple):
     kernel_s: float
 
 
-def measure_ceilings(devices: Devices, dtype: str) -> Ceilings:
-    """Measure them, each on all devices at once, the best of several runs."""
-    size = 2048 if jax.default_backend() == "cpu" else 8192
-    matrices = _on_each(devices, (size, size), dtype)
-    product = best_seconds(jax.jit(lambda a: jnp.einsum("dij,djk->dik", a, a)), matrices)
-    values = _on_each(devices, (COPY_BYTES // 4,), "float32")
-    copy = best_seconds(jax.jit(lambda a: a + 1), values)
-    loop = jax.jit(lambda a: jax.lax.fori_loop(0, LOOP, lambda _, b: jnp.sin(b), a))
-    few = _on_each(devices, (8,), "float32")
-    kernels = program_cost(loop.lower(few).compile().as_text() or "").kernels
-    return Ceilings(
-        flops_per_s=2 * size**3 * len(devices) / product,
-        bytes_per_s=2 * COPY_BYTES * len(devices) / copy,
-        kernel_s=best_seconds(loop, few) / kernels,
+def measure_ceilings(devices: Devices, dtypes: Sequence[str]) -> dict[str, Ceilings]:
+    """Measure them per data type, each on all devices at once, the best of several runs."""
+    copy, _ = best_run(lambda a: a + 1, _on_each(devices, (COPY_BYTES // 4,)))
+    loop, kernels = best_run(
+        lambda a: jax.lax.fori_loop(0, LOOP, lambda _, b: jnp.cos(b), a), _on_each(devices, (LOOP_BYTES // 4,))
     )
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    ceilings = {}
+    for dtype in dtypes:
+        matrices = _on_each(devices, (size, size), dtype, 1 / size)
+        product, _ = best_run(lambda a: jnp.einsum("dij,djk->dik", a, a), matrices)
+        ceilings[dtype] = Ceilings(
+            flops_per_s=2 * size**3 * len(devices) / product,
+            bytes_per_s=2 * COPY_BYTES * len(devices) / copy,
+            kernel_s=loop / kernels,
+        )
+    return ceilings
 
 
-def best_seconds(function: Callable[[jax.Array], jax.Array], argument: jax.Array) -> float:
-    """The shortest of several runs after the first: other processes only ever slow one down."""
-    jax.block_until_ready(function(argument))
+def best_run(function: Callable[[jax.Array], jax.Array], value: jax.Array) -> tuple[float, int]:
+    """The shortest of several runs, as other processes only ever slow one down, and the kernels that it started.
+
+    Each run takes what the one before returned, in the same memory: fresh pages would be timed too.
+    """
+    compiled = jax.jit(function, donate_argnums=0).lower(value).compile()
+    value = jax.block_until_ready(compiled(value))
     seconds = []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        jax.block_until_ready(function(argument))
+        value = jax.block_until_ready(compiled(value))
         seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return min(seconds), program_cost(compiled.as_text() or "").kernels
 
 
 def describe_machine(devices: Devices) -> dict[str, Any]:
@@ -87,7 +94,6 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _on_each(devices: Devices, shape: tuple[int, ...], dtype: str) -> jax.Array:
+def _on_each(devices: Devices, shape: tuple[int, ...], dtype: str = "float32", value: float = 0.5) -> jax.Array:
     """An array of this shape on every device, as one array with a leading axis for the devices."""
-    make = jax.jit(lambda: jnp.full((len(devices), *shape), 0.5, dtype), out_shardings=devices.batch)
-    return make()
+    return jax.jit(lambda: jnp.full((len(devices), *shape), value, dtype), out_shardings=devices.batch)()

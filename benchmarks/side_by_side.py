@@ -1,5 +1,6 @@
 """The original networks beside ours: run in a process of their own, timed in turn with ours."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,17 +13,29 @@ from typing import Any
 import numpy as np
 
 from imlenet_jax.errors import UserError
+from imlenet_jax.models import entry
 
 PROGRAM = Path(__file__).with_name("reference.py")
+PACKAGES = {"keras": ("numpy", "tensorflow", "tf_keras"), "torch": ("numpy", "torch")}
 IDLE_SECONDS = 0.25  # threads of the other side's frameworks wait in a loop for a while before they sleep
 
 Turn = Callable[[float], list[float]]
 
 
-def check_repository(path: Path) -> None:
-    """Refuse a folder that is not a clone of the original repository."""
-    if not (path / "models" / "IMLENet.py").is_file():
-        raise UserError(f"--reference {path} has no models/IMLENet.py: name a clone of likith012/IMLE-Net")
+def check_reference(repository: Path, python: str, models: list[str], dtypes: list[str]) -> None:
+    """Refuse a folder that is no clone of the original repository, or an interpreter that lacks what it needs."""
+    if not (repository / "models" / "IMLENet.py").is_file():
+        raise UserError(f"--reference {repository} has no models/IMLENet.py: name a clone of likith012/IMLE-Net")
+    if "float32" not in dtypes:
+        raise UserError("--reference is measured beside float32 only: add it to --dtype")
+    needed = sorted({package for model in models for package in PACKAGES[entry(model).framework]})
+    list_missing = "import importlib.util as u, sys; print(*[m for m in sys.argv[1:] if u.find_spec(m) is None])"
+    try:
+        done = subprocess.run([python, "-c", list_missing, *needed], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        raise UserError(f"--reference_python {python} is no Python that can be run") from None
+    if done.stdout.strip():
+        raise UserError(f"--reference_python {python} lacks {done.stdout.strip()}: see benchmarks/README.md")
 
 
 class Original:
@@ -31,31 +44,22 @@ class Original:
     `x` is (batch, 1000, 12) float32, standardised; `y` is (batch, 5) float32. `framework` says what it runs on.
 
     Raises:
-        UserError: the interpreter cannot be run or lacks the framework, or the process ended.
+        UserError: the process ended; the message has the last line of what it said.
     """
 
-    def __init__(self, python: Path | str, repository: Path, model: str, x: np.ndarray, y: np.ndarray):
+    def __init__(self, python: str, repository: Path, model: str, x: np.ndarray, y: np.ndarray):
         self._python, self._model = python, model
         self._folder = tempfile.TemporaryDirectory()
         data = Path(self._folder.name) / "data.npz"
         np.savez(data, x=x, y=y)
         self._log = open(Path(self._folder.name) / "log", "w+")  # noqa: SIM115
-        command = [str(python), str(PROGRAM), str(repository.resolve()), model, str(data)]
+        command = [python, str(PROGRAM), str(repository.resolve()), model, str(data)]
         # Flags for our XLA would end tensorflow, and our modules are not for the other interpreter.
         environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "PYTHONPATH")}
         environment |= {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONDONTWRITEBYTECODE": "1"}
-        try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                text=True,
-                env=environment,
-            )
-        except OSError as error:
-            self._clear()
-            raise UserError(f"--reference_python {python} cannot be run: {os.strerror(error.errno or 0)}") from None
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
+        )
         try:
             self.framework: str = self._answer()["ready"]
         except BaseException:
@@ -71,17 +75,16 @@ class Original:
     def turn(self, mode: str, seconds: float) -> list[float]:
         """Seconds of single steps, one after the other until `seconds` have passed."""
         assert self._process.stdin
-        try:
+        with contextlib.suppress(BrokenPipeError):  # that there is no answer says more
             print(json.dumps({"mode": mode, "seconds": seconds}), file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # the answer's absence tells
         return self._answer()["seconds"]
 
     def close(self) -> None:
         """End the process."""
         self._process.kill()
         self._process.communicate()
-        self._clear()
+        self._log.close()
+        self._folder.cleanup()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout
@@ -91,17 +94,7 @@ class Original:
             words = self._log.read().split("\n")
             last = next((line.strip() for line in reversed(words) if line.strip()), "it says nothing")
             raise UserError(f"the original {self._model} ended under --reference_python {self._python}: {last}")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise UserError(
-                f"--reference_python {self._python} cannot import the original {self._model} ({answer['error']}): "
-                "install what benchmarks/README.md lists there"
-            )
-        return answer
-
-    def _clear(self) -> None:
-        self._log.close()
-        self._folder.cleanup()
+        return json.loads(line)
 
 
 def time_in_turn(sides: list[Turn], turns: int, seconds: float) -> list[list[float]]:

@@ -58,9 +58,11 @@ class Step:
         return outcome.loss
 
     @property
-    def peak_bytes(self) -> int:
-        """The memory that the compiled program needs on each device: arguments, results and everything between."""
+    def peak_bytes(self) -> int | None:
+        """The memory that the program needs on each device: arguments, results and all between; None if unknown."""
         memory = self.compiled.memory_analysis()
+        if memory is None:
+            return None
         inputs_and_outputs = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
         return inputs_and_outputs + memory.temp_size_in_bytes
 

@@ -51,7 +51,7 @@ def speed_table(rows: list[Results]) -> str:
                 milliseconds(row["step_s"]),
                 f"{row['records_per_s']:,.0f}",
                 f"{row['records_per_s_with_input']:,.0f}",
-                f"{row['peak_bytes'] / 1e6:,.0f}",
+                "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:,.0f}",
             )
             for row in rows
         ),
@@ -66,7 +66,7 @@ def bounds_table(rows: list[Results]) -> str:
         (
             (
                 *case(row),
-                f"{row['flops'] / 1e9:,.2f}",
+                f"{'at least ' if row['unknown_loops'] else ''}{row['flops'] / 1e9:,.2f}",
                 f"{row['bytes'] / 1e9:,.2f}",
                 f"{row['flops_per_byte']:.1f}",
                 f"{row['kernels']:,}",
@@ -123,7 +123,8 @@ def case(row: Results) -> tuple[str, ...]:
 
 def milliseconds(spread: dict[str, float]) -> str:
     """Median and quartiles, as `98.2 (97.0, 101)`."""
-    median, first, third = (f"{1000 * spread[key]:#.3g}" for key in ("median", "first_quartile", "third_quartile"))
+    times = [1000 * spread[key] for key in ("median", "first_quartile", "third_quartile")]
+    median, first, third = (f"{time:,.{max(0, 2 - int(math.log10(max(time, 1))))}f}" for time in times)
     return f"{median} ({first}, {third})"
 
 

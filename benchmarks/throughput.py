@@ -28,7 +28,7 @@ from benchmarks.figures import check_matplotlib, draw
 from benchmarks.machine import Ceilings, describe_machine, measure_ceilings
 from benchmarks.records import config_for, first_batch, open_split, standardised
 from benchmarks.reference import turn
-from benchmarks.side_by_side import Original, check_repository, time_in_turn
+from benchmarks.side_by_side import Original, Turn, check_reference, time_in_turn
 from benchmarks.steps import DTYPES, MODES, Step, build_network
 from benchmarks.tables import throughput_tables
 from experiments.cli import Parser, execute, positive_int
@@ -69,38 +69,32 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure every case, print a line each, write `throughput.json`, `.md` and `.png`."""
+    """Measure every case; print a line and rewrite `throughput.json` and `.md` after each; draw `throughput.png`."""
     check_matplotlib()
     devices = open_devices(args.devices, args.batchsize)
     if args.reference:
-        check_repository(args.reference)
+        check_reference(args.reference, args.reference_python, args.models, args.dtype)
     print_devices()
+    results: dict[str, Any] = {"machine": describe_machine(devices), "command": command(sys.argv[1:]), "rows": []}
     with tempfile.TemporaryDirectory() as folder:
         split = open_split(args.data_dir, Path(folder), EPOCH_BATCHES * max(args.batchsize))
         for model, dtype in itertools.product(args.models, args.dtype):  # what cannot be built should not cost minutes
             build_network(model, config_for(model, split), dtype)
-        ceilings = {dtype: measure_ceilings(devices, dtype) for dtype in args.dtype}
-        rows = []
+        ceilings = measure_ceilings(devices, args.dtype)
+        results["ceilings"] = {dtype: values._asdict() for dtype, values in ceilings.items()}
         for row in measure_all(args, split, devices, ceilings):
-            rows.append(row)
+            results["rows"].append(row)
             print(summary(row), flush=True)
-    results = {
-        "machine": describe_machine(devices),
-        "command": command(sys.argv[1:]),
-        "ceilings": {dtype: values._asdict() for dtype, values in ceilings.items()},
-        "rows": rows,
-    }
-    tables = throughput_tables(results)
-    write_json(args.out / "throughput.json", results)
-    write_atomically(args.out / "throughput.md", tables.encode())
+            write_json(args.out / "throughput.json", results)
+            write_atomically(args.out / "throughput.md", throughput_tables(results).encode())
     draw(results, args.out / "throughput.png")
-    print(f"\n{tables}\nwritten: throughput.json, throughput.md and throughput.png in {args.out}")
+    print(f"\n{throughput_tables(results)}\nwritten: throughput.json, throughput.md and throughput.png in {args.out}")
 
 
 def measure_all(
     args: argparse.Namespace, split: Split, devices: Devices, ceilings: dict[str, Ceilings]
 ) -> Iterator[dict[str, Any]]:
-    """A row per model, batch size, data type and mode; the original network is in float32 and stands beside ours in it."""
+    """A row per model, batch size, data type and mode. The originals know float32 only."""
     for model, batchsize in itertools.product(args.models, args.batchsize):
         batch = first_batch(split, batchsize)
         with ExitStack() as stack:
@@ -125,10 +119,9 @@ def measure(
 ) -> dict[str, Any]:
     """Compile one step, time it alone and with the input pipeline, and hold it against the ceilings."""
     batch = devices.put_batch(batch)
-    step = Step(
-        case.model, case.mode, config_for(case.model, split), case.dtype, batch, Scaler(*split.dataset.scaler), devices
-    )
-    sides = [lambda seconds: turn(lambda: jax.block_until_ready(step(batch)), seconds)]
+    config, scaler = config_for(case.model, split), Scaler(*split.dataset.scaler)
+    step = Step(case.model, case.mode, config, case.dtype, batch, scaler, devices)
+    sides: list[Turn] = [lambda seconds: turn(lambda: jax.block_until_ready(step(batch)), seconds)]
     if original:
         sides.append(partial(original.turn, case.mode))
     ours, *theirs = [spread(times) for times in time_in_turn(sides, turns, TURN_SECONDS)]
@@ -139,7 +132,7 @@ def measure(
         "compile_s": step.compile_seconds,
         "step_s": ours,
         "records_per_s": case.batchsize / ours["median"],
-        "records_per_s_with_input": rate_with_input(step, case, split, devices, steps=2 * turns),
+        "records_per_s_with_input": rate_with_input(step, case, split, devices, steps=int(ours["count"])),
         **cost._asdict(),
         "flops_counted_in": counted_in,
         "peak_bytes": step.peak_bytes,
@@ -161,13 +154,11 @@ def bounds(cost: Cost, ceilings: Ceilings, seconds: float) -> dict[str, Any]:
         "memory": cost.bytes / ceilings.bytes_per_s,
         "dispatch": cost.kernels * ceilings.kernel_s,
     }
-    waits_for = max(least, key=least.__getitem__)
     return {
         "least_s": least,
         "flops_per_byte": cost.flops / cost.bytes,
         "roofline_fraction": max(least["compute"], least["memory"]) / seconds,
-        "waits_for": waits_for,
-        "waits_for_fraction": least[waits_for] / seconds,
+        "waits_for": max(least, key=least.__getitem__),
     }
 
 
@@ -179,7 +170,8 @@ def comparison(ours: dict[str, float], original: dict[str, float], least: float)
 
 def rate_with_input(step: Step, case: Case, split: Split, devices: Devices, steps: int) -> float:
     """Records/s from shards to results on the host, as in training: batches prefetched, results fetched a step late."""
-    with closing(prefetch(endless_batches(split, case), devices.put_batch)) as batches:
+    batches: Any = prefetch(endless_batches(split, case), devices.put_batch)
+    with closing(batches):
         pending = step(next(batches))
         np.asarray(pending)
         start = time.perf_counter()
