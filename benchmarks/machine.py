@@ -18,6 +18,7 @@ from imlenet_jax.training.parallel import Devices
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 REPEATS = 10
+MATRIX_SIZE = {"cpu": 2048}
 COPY_BYTES = 2**28  # far larger than a cache
 LOOP = 4096
 LOOP_BYTES = 4096  # XLA compiles a loop over still less data to one kernel
@@ -43,7 +44,7 @@ def measure_ceilings(devices: Devices, dtypes: Sequence[str]) -> dict[str, Ceili
     loop, kernels = best_run(
         lambda a: jax.lax.fori_loop(0, LOOP, lambda _, b: jnp.cos(b), a), _on_each(devices, (LOOP_BYTES // 4,))
     )
-    size = 2048 if jax.default_backend() == "cpu" else 8192
+    size = MATRIX_SIZE.get(jax.default_backend(), 8192)
     ceilings = {}
     for dtype in dtypes:
         matrices = _on_each(devices, (size, size), dtype, 1 / size)

@@ -1,6 +1,6 @@
 """Writes benchmarks/README.md: how to measure, and the tables of the results that are committed.
 
-    python -m benchmarks.readme
+python -m benchmarks.readme
 """
 
 import argparse

@@ -21,7 +21,9 @@ def both(function, *arrays):
 
 
 def convolve(x, kernel, stride=1, padding="VALID", **options):
-    return jax.lax.conv_general_dilated(x, kernel, (stride,), padding, dimension_numbers=("NWC", "WIO", "NWC"), **options)
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride,), padding, dimension_numbers=("NWC", "WIO", "NWC"), **options
+    )
 
 
 def test_matrix_product():
