@@ -53,7 +53,6 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.legend(*rates.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     machine = results["machine"]
     figure.suptitle(f"{machine['device']}, {machine['processor']}, jax {machine['jax']}, {machine['date'][:10]}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
 

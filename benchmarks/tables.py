@@ -41,7 +41,7 @@ def ceilings_table(ceilings: dict[str, dict[str, float]]) -> str:
 
 def speed_table(rows: list[Results]) -> str:
     """Times and rates. "with input" includes reading shards and the transfer to the device."""
-    header = (*CASE, "compile, s", "step, ms (quartiles)", "records/s", "with input", "memory, MB")
+    header = (*CASE, "compile, s", "step, ms (quartiles)", "records/s", "with input", "memory per device, MB")
     return markdown(
         header,
         (
@@ -80,7 +80,7 @@ def bounds_table(rows: list[Results]) -> str:
     return (
         f"{table}\nThe shares are of the least times for the step's multiplications (zeros of padding and strides not "
         "counted), for its bytes and for starting its kernels one after the other; it waits for the longest, and what "
-        "that leaves unexplained is the kernels' own. A loop's body counts as often as it runs.\n"
+        "that leaves unexplained is the kernels' own. Above 100 % of the memory's least time, data stayed in a cache.\n"
     )
 
 

@@ -35,7 +35,7 @@ from experiments.cli import Parser, execute, positive_int
 from imlenet_jax.data.loader import Batch, Split, eval_batches, prefetch, train_batches
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_atomically, write_json
-from imlenet_jax.models import MODELS, entry
+from imlenet_jax.models import MODELS
 from imlenet_jax.training.parallel import Devices, print_devices
 from imlenet_jax.training.step import Scaler
 
@@ -71,6 +71,7 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure every case; print a line and rewrite `throughput.json` and `.md` after each; draw `throughput.png`."""
     check_matplotlib()
+    make_folder(args.out)
     devices = open_devices(args.devices, args.batchsize)
     if args.reference:
         check_reference(args.reference, args.reference_python, args.models, args.dtype)
@@ -220,10 +221,19 @@ def open_devices(count: int | None, batchsizes: list[int]) -> Devices:
 
 def models(text: str) -> list[str]:
     """`all`, or names of networks with commas between."""
+    names = list(MODELS) if text == "all" else text.split(",")
+    for name in names:
+        if name not in MODELS:
+            raise argparse.ArgumentTypeError(f"'{name}' is neither all nor one of {', '.join(MODELS)}")
+    return names
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder of results, before anything is measured for it."""
     try:
-        return list(MODELS) if text == "all" else [name for name in text.split(",") if entry(name)]
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"--out {path}: a file is in its way, choose another folder") from None
 
 
 def command(arguments: list[str]) -> str:

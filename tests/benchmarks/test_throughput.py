@@ -97,9 +97,10 @@ def test_the_original_is_timed_beside(command, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--models", "mousavi,resnet"], "'resnet' is unknown: choose one of imle_net"),
+        (["--models", "mousavi,resnet"], "'resnet' is neither all nor one of imle_net"),
         (["--devices", "99"], "--devices 99: there are 8"),
         (["--batchsize", "3", "--devices", "2"], "--batchsize 3 does not divide over 2 devices"),
+        (["--out", __file__], "a file is in its way"),
         (["--mode", "test"], "invalid choice: 'test'"),
         (["--reference", "/nowhere", "--devices", "1"], "--reference /nowhere has no models/IMLENet.py"),
     ],
