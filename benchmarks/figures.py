@@ -49,8 +49,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
             axis.set_minor_formatter("")
     sizes = sorted({row["batchsize"] for row in rows})
     rates.set_xticks(sizes, map(str, sizes))
-    roofline.legend(fontsize="small", loc="upper left")
-    figure.legend(*rates.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+    handles = rates.get_legend_handles_labels()[0] + roofline.get_legend_handles_labels()[0]
+    figure.legend(handles=handles, loc="outside right upper", fontsize="small")
     machine = results["machine"]
     figure.suptitle(f"{machine['device']}, {machine['processor']}, jax {machine['jax']}, {machine['date'][:10]}")
     figure.savefig(path, dpi=120)
@@ -61,4 +61,4 @@ def _draw_roof(axes: Any, rows: list[dict[str, Any]], dtype: str, ceiling: dict[
     intensities = [row["flops_per_byte"] for row in rows] + [ridge]
     reach = np.geomspace(min(intensities) / 2, max(intensities) * 2, 200)
     roof = np.minimum(ceiling["flops_per_s"], reach * ceiling["bytes_per_s"]) / 1e9
-    axes.plot(reach, roof, color="black", linestyle=LINES[dtype], label=f"most possible, {dtype}")
+    axes.plot(reach, roof, color="black", linestyle=LINES[dtype], label=f"roofline, {dtype}")

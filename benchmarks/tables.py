@@ -49,8 +49,8 @@ def speed_table(rows: list[Results]) -> str:
                 *case(row),
                 f"{row['compile_s']:.1f}",
                 milliseconds(row["step_s"]),
-                f"{row['records_per_s']:,.0f}",
-                f"{row['records_per_s_with_input']:,.0f}",
+                digits(row["records_per_s"]),
+                digits(row["records_per_s_with_input"]),
                 "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:,.0f}",
             )
             for row in rows
@@ -123,9 +123,13 @@ def case(row: Results) -> tuple[str, ...]:
 
 def milliseconds(spread: dict[str, float]) -> str:
     """Median and quartiles, as `98.2 (97.0, 101)`."""
-    times = [1000 * spread[key] for key in ("median", "first_quartile", "third_quartile")]
-    median, first, third = (f"{time:,.{max(0, 2 - int(math.log10(max(time, 1))))}f}" for time in times)
+    median, first, third = (digits(1000 * spread[key]) for key in ("median", "first_quartile", "third_quartile"))
     return f"{median} ({first}, {third})"
+
+
+def digits(value: float) -> str:
+    """A number above 0 with three significant digits, or all before the point: 0.412, 98.2, 12,346."""
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
 def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -30,7 +30,7 @@ from benchmarks.records import config_for, first_batch, open_split, standardised
 from benchmarks.reference import turn
 from benchmarks.side_by_side import Original, Turn, check_reference, time_in_turn
 from benchmarks.steps import DTYPES, MODES, Step, build_network
-from benchmarks.tables import throughput_tables
+from benchmarks.tables import digits, milliseconds, throughput_tables
 from experiments.cli import Parser, execute, positive_int
 from imlenet_jax.data.loader import Batch, Split, eval_batches, prefetch, train_batches
 from imlenet_jax.errors import UserError
@@ -40,6 +40,7 @@ from imlenet_jax.training.parallel import Devices, print_devices
 from imlenet_jax.training.step import Scaler
 
 TURN_SECONDS = 0.5
+BUSY = 0.5  # load per core
 EPOCH_BATCHES = 4  # of random records
 
 
@@ -77,6 +78,8 @@ def run(args: argparse.Namespace) -> None:
         check_reference(args.reference, args.reference_python, args.models, args.dtype)
     print_devices()
     results: dict[str, Any] = {"machine": describe_machine(devices), "command": command(sys.argv[1:]), "rows": []}
+    if results["machine"]["load"] > BUSY * results["machine"]["cores"]:
+        print(f"warning: the machine is busy (load {results['machine']['load']}): all figures suffer", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         split = open_split(args.data_dir, Path(folder), EPOCH_BATCHES * max(args.batchsize))
         for model, dtype in itertools.product(args.models, args.dtype):  # what cannot be built should not cost minutes
@@ -202,7 +205,7 @@ def summary(row: dict[str, Any]) -> str:
     """A row in one line, to watch the progress by."""
     ratio = f", the original takes {row['ratio']:.2f} times as long" if "ratio" in row else ""
     case = f"{row['model']} {row['mode']} {row['dtype']}, batch {row['batchsize']}"
-    return f"{case}: {1000 * row['step_s']['median']:.1f} ms, {row['records_per_s']:,.0f} records/s{ratio}"
+    return f"{case}: {milliseconds(row['step_s'])} ms, {digits(row['records_per_s'])} records/s{ratio}"
 
 
 def open_devices(count: int | None, batchsizes: list[int]) -> Devices:

@@ -13,7 +13,7 @@ from benchmarks import machine
 from benchmarks.cost import Cost
 from benchmarks.machine import Ceilings
 from benchmarks.records import open_split, standardised
-from benchmarks.tables import geometric_means, milliseconds, ratio_table
+from benchmarks.tables import digits, geometric_means, milliseconds, ratio_table
 from imlenet_jax.models import make_config
 from imlenet_jax.training.parallel import Devices
 from tests.conftest import TINY
@@ -156,6 +156,7 @@ def test_random_records_are_standardised_as_they_say(tmp_path):
 def test_geometric_mean_and_times_in_tables():
     spread = {"median": 0.1234, "first_quartile": 0.0042, "third_quartile": 12.3456}
     assert milliseconds(spread) == "123 (4.20, 12,346)"
+    assert [digits(value) for value in (0.0412, 9.99, 10, 1234.5)] == ["0.0412", "9.99", "10.0", "1,234"]
     base = {"mode": "train", "dtype": "float32", "batchsize": 32, "step_s": spread, "original_step_s": spread}
     rows = [
         base | {"model": "a", "ratio": 0.5, "highest_ratio": 3.0},
