@@ -1,0 +1,64 @@
+"""The plot of `benchmarks.throughput`."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imlenet_jax.errors import UserError
+
+MARKERS = {"train": "o", "infer": "^"}
+LINES = {"float32": "-", "bfloat16": "--"}
+
+
+def check_matplotlib() -> None:
+    """Refuse to start where the plot could not be drawn in the end."""
+    if find_spec("matplotlib") is None:
+        raise UserError("the plot needs matplotlib: pip install 'imlenet_jax[test]'")
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Records/s against batch size, and every step on the roofline of the machine, as one PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    rates, roofline = figure.subplots(1, 2)
+    rows = results["rows"]
+    colours = {model: f"C{number}" for number, model in enumerate(dict.fromkeys(row["model"] for row in rows))}
+    for ceiling_dtype, ceiling in results["ceilings"].items():
+        _draw_roof(roofline, rows, ceiling_dtype, ceiling)
+    for model, mode, dtype in dict.fromkeys((row["model"], row["mode"], row["dtype"]) for row in rows):
+        line = [row for row in rows if (row["model"], row["mode"], row["dtype"]) == (model, mode, dtype)]
+        line.sort(key=lambda row: row["batchsize"])
+        style = {"color": colours[model], "marker": MARKERS[mode], "linestyle": LINES[dtype]}
+        label = f"{model}, {mode}" + ("" if dtype == "float32" else f", {dtype}")
+        rates.plot([row["batchsize"] for row in line], [row["records_per_s"] for row in line], label=label, **style)
+        reached = [row["flops"] / row["step_s"]["median"] / 1e9 for row in line]
+        roofline.plot([row["flops_per_byte"] for row in line], reached, **style)
+        for row, speed in zip(line, reached, strict=True):
+            offset = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 7}
+            roofline.annotate(str(row["batchsize"]), (row["flops_per_byte"], speed), **offset)
+    rates.set(xlabel="batch size", ylabel="records/s", title="Throughput, input excluded")
+    roofline.set(xlabel="FLOP per byte", ylabel="GFLOP/s", title="Roofline (numbers are batch sizes)")
+    for axes in (rates, roofline):
+        axes.set(xscale="log", yscale="log")
+        axes.grid(alpha=0.3)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:,g}")
+            axis.set_minor_formatter("")
+    sizes = sorted({row["batchsize"] for row in rows})
+    rates.set_xticks(sizes, map(str, sizes))
+    handles = rates.get_legend_handles_labels()[0] + roofline.get_legend_handles_labels()[0]
+    figure.legend(handles=handles, loc="outside right upper", fontsize="small")
+    machine = results["machine"]
+    figure.suptitle(f"{machine['device']}, {machine['processor']}, jax {machine['jax']}, {machine['date'][:10]}")
+    figure.savefig(path, dpi=120)
+
+
+def _draw_roof(axes: Any, rows: list[dict[str, Any]], dtype: str, ceiling: dict[str, float]) -> None:
+    ridge = ceiling["flops_per_s"] / ceiling["bytes_per_s"]
+    intensities = [row["flops_per_byte"] for row in rows] + [ridge]
+    reach = np.geomspace(min(intensities) / 2, max(intensities) * 2, 200)
+    roof = np.minimum(ceiling["flops_per_s"], reach * ceiling["bytes_per_s"]) / 1e9
+    axes.plot(reach, roof, color="black", linestyle=LINES[dtype], label=f"roofline, {dtype}")

@@ -1,0 +1,106 @@
+"""Writes benchmarks/README.md: how to measure, and the tables of the results that are committed.
+
+python -m benchmarks.readme
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tables import markdown, throughput_tables
+from experiments.cli import Parser, execute
+from imlenet_jax.errors import UserError
+from imlenet_jax.files import write_atomically
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results"
+
+HEAD = """# Benchmarks
+
+Made by `python -m benchmarks.readme` from the files in `results/`; change those, not this page.
+
+## How to measure
+
+```
+python -m benchmarks.throughput --models all --batchsize 32 --out benchmarks/results
+python -m benchmarks.parity --golden DIR --out benchmarks/results/parity.json
+python -m benchmarks.input_pipeline --data_dir DIR --out benchmarks/results/input_pipeline.json
+```
+
+`throughput` takes the machine to be otherwise idle. With `--reference` it times the original networks beside ours, the
+two taking turns on the same batch. They need an interpreter of their own:
+
+```
+git clone https://github.com/likith012/IMLE-Net original
+python -m venv original-env
+original-env/bin/pip install tensorflow-cpu tf_keras torch
+python -m benchmarks.throughput --reference original --reference_python original-env/bin/python
+```
+
+What is timed of the originals is what `fit` and `predict` call for each batch (tf_keras, with the optimizer, the loss
+and the metrics that they compile), and the steps of `torch_train.py`; inference in torch without recording gradients.
+"""
+
+
+def main() -> None:
+    """Parse the flags and run."""
+    parser = Parser(prog="python -m benchmarks.readme", description="Write benchmarks/README.md from the results.")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of JSON files")
+    parser.add_argument("--out", type=Path, default=FOLDER / "README.md", help="the page")
+    execute(parser, run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the page."""
+    write_atomically(args.out, page(args.results).encode())
+    print(f"written: {args.out}")
+
+
+def page(results: Path) -> str:
+    """The whole page; a file of results whose kind is not known is left out."""
+    sections = [HEAD]
+    for prefix, title, section in SECTIONS:
+        for path in sorted(results.glob(f"{prefix}*.json")):
+            try:
+                sections.append(f"## {title} (`{path.name}`)\n\n{section(json.loads(path.read_bytes()))}")
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise UserError(f"{path} is no result of benchmarks.{prefix}: make it again") from None
+    return "\n".join(sections)
+
+
+def parity_table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Errors against the originals' stored outputs, beside their bounds."""
+    return markdown(
+        ("network", "compared", "error", "bound"),
+        (
+            (f"`{model}`", name, f"{row['error']:.1e}", "shown only" if row["bound"] is None else f"{row['bound']:g}")
+            for model, rows in results.items()
+            for name, row in rows.items()
+        ),
+    )
+
+
+def input_table(results: dict[str, Any]) -> str:
+    """Rates of the input pipeline."""
+    machine = results["machine"]
+    rates = {
+        **{f"prepare, {count} workers": rate for count, rate in results["prepare_records_per_s"].items()},
+        "loader, shuffled epoch": results["loader_records_per_s"],
+        "copying the same batches": results["memcpy_records_per_s"],
+        "`wfdb.rdsamp`": results["rdsamp_records_per_s"],
+    }
+    table = markdown(("", "records/s"), ((name, f"{rate:,.0f}") for name, rate in rates.items()))
+    return f"{machine['date'][:10]}, {machine['cores']} cores, load {machine['load']}.\n\n{table}"
+
+
+SECTIONS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("throughput", "Throughput", throughput_tables),
+    ("parity", "Parity", parity_table),
+    ("input_pipeline", "Input pipeline", input_table),
+)
+
+
+if __name__ == "__main__":
+    main()
