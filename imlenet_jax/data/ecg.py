@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.signal import resample_poly
 
-from imlenet_jax.data.leads import derivation, parse_leads
+from imlenet_jax.data.leads import derivation, parse_lead, parse_leads
 from imlenet_jax.data.plausibility import implausible
 from imlenet_jax.data.ptbxl import LEADS, SECONDS
 from imlenet_jax.data.records import UNITS_PER_MV
@@ -117,11 +117,11 @@ def _millivolts(source: Source, lead: str, place: int) -> np.ndarray:
 
 
 def _arrangement_notes(source: Source, places: Mapping[str, int], weights: Mapping[str, dict | None]) -> list[str]:
-    notes = []
+    notes = list(source.notes)
     taken = {source.leads[place]: lead for lead, place in places.items()}
-    renamed = [f"{name} as {lead}" for name, lead in taken.items() if name.casefold() != lead.casefold()]
-    if renamed:
-        notes.append(f"leads taken under another name: {', '.join(renamed)}")
+    mapped = [f"{name} as {lead}" for name, lead in taken.items() if parse_lead(name) != lead]
+    if mapped:
+        notes.append(f"taken as was asked for: {', '.join(mapped)}")
     for lead, sources in weights.items():
         if sources and lead not in places:
             terms = " ".join(f"{weight:+.4g} {name}" for name, weight in sources.items())

@@ -1,7 +1,6 @@
 """Recordings as they lie on disk, in whatever leads, units and rate: WFDB records, `.csv` and `.npy` files."""
 
 import csv
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imlenet_jax.data.leads import parse_lead, unit_of
+from imlenet_jax.data.leads import unit_of
 from imlenet_jax.data.records import brief, check_files
 from imlenet_jax.errors import UserError
 
@@ -34,13 +33,17 @@ class TableFormat:
 
 
 class Source(NamedTuple):
-    """A recording as its file has it: `signal` is `(samples, columns)`, numbers in `units`; NaN where samples are missing."""
+    """A recording as its file has it: `signal` is `(samples, columns)`, numbers in `units`; NaN where samples are missing.
+
+    `notes` say what had to be assumed.
+    """
 
     path: Path
     signal: np.ndarray
     sampling_rate: float
     leads: tuple[str, ...]
     units: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -90,12 +93,13 @@ def read_source(path: Path, table: TableFormat | None = None) -> Source:
     leads = table.leads or names
     if leads is None:
         raise UserError(f"{path} does not name its leads: give --leads, such as I,II,III,aVR,aVL,aVF,V1,V2,V3,V4,V5,V6")
+    notes: tuple[str, ...] = ()
     if path.suffix == ".npy" and signal.shape[1] != len(leads) == signal.shape[0]:
-        signal = signal.T
+        signal, notes = signal.T, ("rows were taken for leads",)
     if signal.shape[1] != len(leads):
-        raise UserError(f"{path} has {signal.shape[1]} columns, but {len(leads)} leads are named: correct --leads")
+        raise UserError(f"{path} has {signal.shape[1]} columns, but --leads names {len(leads)}: correct it")
     units = tuple(table.unit or unit_of(name) or "mV" for name in names or leads)
-    return Source(path, signal, table.sampling_rate, tuple(leads), units)
+    return Source(path, signal, table.sampling_rate, tuple(leads), units, notes)
 
 
 def _read_wfdb(path: Path) -> Source:
