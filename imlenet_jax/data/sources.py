@@ -14,6 +14,7 @@ from imlenet_jax.errors import UserError
 
 MAX_VALUES = 2**26  # of one file: three hours of 12 leads at 500 Hz, half a gigabyte
 MAX_CSV_BYTES = 2**30
+SAMPLING_RATES = (50, 50_000)  # Hz: less holds no QRS complex, more no ECG has
 TABLES = (".csv", ".npy")
 
 
@@ -84,9 +85,14 @@ def read_source(path: Path, table: TableFormat | None = None) -> Source:
         UserError: the file is missing, damaged or too large, refers to files outside its folder, or `table` lacks
             something; the message names the file.
     """
-    if path.suffix not in TABLES:
-        return _read_wfdb(path)
-    table = table or TableFormat()
+    source = _read_table(path, table or TableFormat()) if path.suffix in TABLES else _read_wfdb(path)
+    low, high = SAMPLING_RATES
+    if not low <= source.sampling_rate <= high:
+        raise UserError(f"{path} says {source.sampling_rate:g} Hz; an ECG has between {low} and {high:,}")
+    return source
+
+
+def _read_table(path: Path, table: TableFormat) -> Source:
     if table.sampling_rate is None:
         raise UserError(f"{path} does not say its sampling rate: give --sampling_rate in Hz")
     names, signal = _read_csv(path) if path.suffix == ".csv" else (None, _read_npy(path))
