@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 PURPOSE = "For research, not for diagnosis."
 
+# Little weight to much: part of viridis, whose lightness falls evenly, so that grey print and colour-blind readers see
+# the same order; its light end is left out, since a trace must be legible on paper.
+COLOURS = ("#44bf70", "#22a884", "#21918c", "#2a788e", "#355f8d", "#414487", "#482475", "#440154")
+
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
