@@ -101,7 +101,7 @@ def _rows(signal: NDArray, rate: float) -> tuple[NDArray, float]:
     near = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=0)
     high, low = MM_PER_MV * near.max(axis=-1), MM_PER_MV * near.min(axis=-1)
     needed = [high[:, 0].max(), *(high[:, 1:] - low[:, :-1]).max(axis=0), -low[:, -1].min()]
-    gaps = np.clip(5 * np.ceil((np.array(needed) + 2) / 5), 10, 45)  # on the bold lines of the paper
+    gaps = np.clip(5 * np.ceil((np.array(needed) + 2) / 5), 10, 60)  # on the bold lines of the paper
     return np.cumsum(gaps[:-1]), float(gaps.sum())
 
 
