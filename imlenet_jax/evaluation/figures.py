@@ -157,9 +157,10 @@ def _rhythm(axes: Axes, attention: Attention, length: float, y: float) -> None:
     width, low, high = length / len(shares), shares.min(), shares.max()
     _text(axes, LEFT, y - 1, "Windows (rhythm level, leads weighted by the channel level)", weight="bold", size=8)
     for number, share in enumerate(shares):
-        corner = (LEFT + number * width, y + 1.5)
-        axes.add_patch(Rectangle(corner, width, 6, facecolor=COLOUR_MAP(float(depth(share, low, high))), edgecolor="white", linewidth=0.8))
-        _text(axes, corner[0] + width / 2, y + 4.5, f"{share:.1%}", ha="center", color="white", size=7, weight="bold")
+        x, dark = LEFT + number * width, float(depth(share, low, high))
+        axes.add_patch(Rectangle((x, y + 1.5), width, 6, fc=COLOUR_MAP(dark), ec="white", linewidth=0.8))
+        colour = "white" if dark > 0.35 else "black"
+        _text(axes, x + width / 2, y + 4.5, f"{share:.1%}", ha="center", color=colour, size=7, weight="bold")
 
 
 def _colour_bar(axes: Axes, shares: NDArray, y: float) -> None:
