@@ -19,22 +19,13 @@ from imlenet_jax.data.records import UNITS_PER_MV
 from imlenet_jax.data.sources import TABLES, TableFormat, find_records
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.explanation import PURPOSE, Explanation, explain
+from imlenet_jax.evaluation.figures import write_figures
+from imlenet_jax.evaluation.page import write_page
 from imlenet_jax.files import write_json
 from imlenet_jax.models import MODELS, entry
 from imlenet_jax.training.parallel import print_devices
 
-REPORT, PAGE = "explanation.json", "explanation.html"
-
-try:  # SEAM: until figures and page exist
-    from imlenet_jax.evaluation.figures import write_figures
-    from imlenet_jax.evaluation.page import write_page
-except ImportError:
-
-    def write_figures(explanation, folder):
-        return []
-
-    def write_page(explanation, path):
-        return None
+REPORT, PAGE = "explanation.json", "channel_visualization.html"
 
 
 def main() -> None:
@@ -71,6 +62,8 @@ def run(args: argparse.Namespace) -> None:
     table = TableFormat(args.sampling_rate, args.leads, args.unit)
     if table != TableFormat() and not any(file.suffix in TABLES for file in files):
         raise UserError("--sampling_rate, --leads and --unit are for .csv and .npy files; WFDB headers have their own")
+    if any(part.is_file() for part in (args.out, *args.out.parents)):
+        raise UserError(f"--out {args.out} is, or lies below, a file: name a folder")
     print_devices()
     folder = args.checkpoint_dir / (f"{args.model}_sub" if args.sub else args.model)
     classifier = load(folder, args.which)

@@ -12,7 +12,7 @@ from imlenet_jax.data.leads import LIMB
 
 FLAT_SECONDS = 1.0  # of one value without a break (PTB-XL: up to 0.33)
 FLAT_SHARE = 0.02  # of the deflection that the other leads have (from 0.10)
-CLIPPED_RUNS, CLIPPED_RUN_SECONDS, CLIPPED_SECONDS = 3, 0.02, 0.5  # at a lead's very extreme (up to 2 runs; 0.27 s)
+CLIPPED_RUNS, CLIPPED_RUN_SECONDS, CLIPPED_SECONDS = 4, 0.02, 0.5  # at a lead's very extreme (up to 2 runs; 0.27 s)
 DEFLECTION_MV = (0.03, 30.0)  # within a second, of the median lead (0.36 to 3.5)
 HEART_RATE = (20.0, 300.0)  # per minute (31 to 171)
 QRS_SECONDS = (0.045, 0.22)  # as measured here (0.05 to 0.20)
