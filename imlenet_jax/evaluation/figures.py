@@ -7,6 +7,7 @@ fits. All leads have a row of their own, since the map covers all seconds of all
 import io
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -53,34 +54,35 @@ def draw(explanation: Explanation) -> Figure:
     length = MM_PER_SECOND * len(signal) / explanation.sampling_rate
     attention = explanation.attention
     footer = _footer(explanation)
-    width = LEFT + length + (RIGHT if attention else 6)
-    bottom = TOP + height + (36 if attention else 8)
-    figure = Figure(figsize=(width / 25.4, (bottom + 4.2 * len(footer) + 3) / 25.4), facecolor="white")
+    width = max(180, LEFT + length + (RIGHT if attention else 6))
+    notes = TOP + height + (36 if attention else 8)
+    bottom = notes + 4.2 * len(footer) + 3
+    figure = Figure(figsize=(width / 25.4, bottom / 25.4), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, width), ylim=(bottom + 4.2 * len(footer) + 3, 0))
+    axes.set(xlim=(0, width), ylim=(bottom, 0))
     axes.axis("off")
 
     _title(axes, explanation)
     paper = _paper(axes, length, height)
     _calibration(axes, TOP + rows[0])
-    shares = even_shares(attention.combined) if attention else None
+    times = LEFT + MM_PER_SECOND * np.arange(len(signal)) / explanation.sampling_rate
+    steps = _steps(even_shares(attention.combined)) if attention else None
     for lead, (name, y) in enumerate(zip(explanation.leads, TOP + rows, strict=True)):
         _text(axes, LEFT - 1.5, y, name, weight="bold", ha="right", size=9)
-        points = np.column_stack(
-            [
-                LEFT + MM_PER_SECOND * np.arange(len(signal)) / explanation.sampling_rate,
-                y - MM_PER_MV * signal[:, lead],
-            ]
+        _trace(
+            axes,
+            np.column_stack([times, y - MM_PER_MV * signal[:, lead]]),
+            None if steps is None else steps[lead],
+            paper,
         )
-        _trace(axes, points, None if shares is None else _steps(shares)[lead], paper)
     for second in range(int(length / MM_PER_SECOND) + 1):
         _text(axes, LEFT + second * MM_PER_SECOND, TOP + height + 4, f"{second} s", ha="center")
     if attention:
         _lead_weights(axes, attention, TOP + rows, LEFT + length + 4)
         _rhythm(axes, attention, length, TOP + height + 9)
-        _colour_bar(axes, shares, TOP + height + 24)
+        _colour_bar(axes, even_shares(attention.combined), TOP + height + 24)
     for number, line in enumerate(footer):
-        _text(axes, LEFT, bottom + 4.2 * number + 2, line, size=7.5, color="#444444")
+        _text(axes, LEFT, notes + 4.2 * number + 2, line, size=7.5, color="#444444")
     return figure
 
 
@@ -112,7 +114,8 @@ def _paper(axes: Axes, length: float, height: float) -> Rectangle:
         lines += [[(LEFT, TOP + y), (LEFT + length, TOP + y)] for y in ys]
         axes.add_collection(LineCollection(lines, colors=colour, linewidths=thickness, zorder=0))
     edge = Rectangle((LEFT, TOP), length, height, fill=False, edgecolor=STRONG, linewidth=0.8)
-    return axes.add_patch(edge)
+    axes.add_patch(edge)
+    return edge
 
 
 def _calibration(axes: Axes, y: float) -> None:
@@ -180,8 +183,9 @@ def _title(axes: Axes, explanation: Explanation) -> None:
     for name, value, limit in zip(explanation.classes, explanation.probabilities, explanation.thresholds, strict=True):
         bound = "" if limit is None else f" {'≥' if value >= limit else '<'} {limit:.2f}"
         parts.append(f"{name} {value:.2f}{bound}")
-    name = textwrap.shorten(explanation.name, 90, placeholder=" ...") if " " in explanation.name else explanation.name
-    _text(axes, LEFT, 5, f"{name[:90]}   predicted: {explanation.verdict}", size=13, weight="bold")
+    name = " ".join(explanation.name.split())
+    name = name if len(name) <= 90 else f"{name[:88]} …"
+    _text(axes, LEFT, 5, f"{name}   predicted: {explanation.verdict}", size=13, weight="bold")
     _text(axes, LEFT, 11, "probability, threshold:   " + "     ".join(parts), size=10)
     _text(axes, LEFT, 16, f"25 mm/s   10 mm/mV   {PURPOSE}", size=8, color="#444444")
 
@@ -191,6 +195,11 @@ def _footer(explanation: Explanation) -> list[str]:
     return [line for sentence in sentences for line in textwrap.wrap(sentence, 170)]
 
 
-def _text(axes: Axes, x: float, y: float, text: str, **style) -> None:
-    defaults = {"size": 8, "color": INK, "va": "center", "parse_math": False}  # a record may be named $x$
+def _text(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    defaults: dict[str, Any] = {
+        "size": 8,
+        "color": INK,
+        "va": "center",
+        "parse_math": False,
+    }  # a record may be named $x$
     axes.text(x, y, text, **(defaults | style))
