@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
     for name, image in figures.items():
         write_atomically(out / f"{name.lower()}.png", image)
     sharp, flat = records.head(args.examples), records.tail(args.examples)[::-1]
-    links = _draw_examples(classifier, split, pd.concat([sharp, flat])["ecg_id"], out)
+    links = _draw_examples(classifier, split, pd.concat([sharp, flat])["ecg_id"], args.batchsize, out)
 
     about = {
         "model": args.model,
@@ -113,12 +113,14 @@ def _maps(classifier: Classifier, split: Split, batchsize: int) -> Iterator[Atte
         yield attention_maps(classifier, signals, batchsize)
 
 
-def _draw_examples(classifier: Classifier, split: Split, ecg_ids: pd.Series, out: Path) -> dict[int, str]:
+def _draw_examples(
+    classifier: Classifier, split: Split, ecg_ids: pd.Series, batchsize: int, out: Path
+) -> dict[int, str]:
     """Figures and a page per record; where the pages are, relative to `out`."""
     chosen = {int(number): np.flatnonzero(split.ecg_id == number) for number in ecg_ids}
     places = np.concatenate(list(chosen.values()))
     signals = split.dataset.millivolts(split.rows[places])
-    probabilities, maps = classifier.predict_proba(signals), attention_maps(classifier, signals)
+    probabilities, maps = classifier.predict_proba(signals, batchsize), attention_maps(classifier, signals, batchsize)
     thresholds = tuple(classifier.meta.thresholds or [None] * len(classifier.classes))
     links = {}
     for index, number in enumerate(tqdm(chosen, desc="figures", unit="record")):

@@ -87,14 +87,17 @@ def page(
 
 
 def _lead_table(leads: pd.DataFrame) -> str:
-    rows = []
-    for group, entries in leads.groupby("class", sort=False):
-        cells = [
-            "-" if np.isnan(mean) else f'{100 * mean:.1f} <span class="soft">[{100 * low:.1f}, {100 * high:.1f}]</span>'
-            for mean, low, high in zip(entries["mean"], entries["low"], entries["high"], strict=True)
-        ]
-        rows.append([_escaped(group), str(entries["n"].iloc[0]), *cells])
-    return _table(["class", "records", *map(_escaped, leads["name"].unique())], rows)
+    groups = [(str(group), entries) for group, entries in leads.groupby("class", sort=False)]
+    header = ["lead", *[f"{_escaped(group)} ({entries['n'].iloc[0]:,})" for group, entries in groups]]
+    columns = [list(map(_escaped, leads["name"].unique()))]
+    for _, entries in groups:
+        numbers = 100 * entries[["mean", "low", "high"]].to_numpy()
+        columns.append([_interval(*row) for row in numbers])
+    return _table(header, [list(row) for row in zip(*columns, strict=True)])
+
+
+def _interval(mean: float, low: float, high: float) -> str:
+    return "-" if np.isnan(mean) else f'{mean:.1f} <span class="soft">[{low:.1f}, {high:.1f}]</span>'
 
 
 def _record_table(frame: pd.DataFrame, links: dict[int, str]) -> str:
