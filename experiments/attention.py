@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> None:
     dataset = open_dataset(args.data_dir, classifier.sampling_rate, allow_missing=args.allow_missing)
     check(classifier.meta, args.model, dataset)
     folds, split = choose(dataset, args)
+    out = args.out / f"{args.model}_{args.split}"
+    out.mkdir(parents=True, exist_ok=True)  # before the work, so that a mistake in --out costs none
 
     weights = weights_of(_maps(classifier, split, args.batchsize))
     seconds = dataset.length / dataset.sampling_rate / weights.windows.shape[1]
@@ -61,7 +63,6 @@ def run(args: argparse.Namespace) -> None:
     windows = mean_weights(weights.windows, split.labels, classifier.classes, starts)
     records = per_record(weights, split.ecg_id, split.labels, classifier.classes, classifier.leads)
 
-    out = args.out / f"{args.model}_{args.split}"
     for name, frame in (("leads", leads), ("windows", windows), ("records", records)):
         write_atomically(out / f"{name}.csv", frame.to_csv(index=False).encode())
     figures = {

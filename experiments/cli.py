@@ -129,7 +129,7 @@ def execute(parser: Parser, run: Callable[[argparse.Namespace], None], argv: lis
         print("interrupted", file=sys.stderr)
         status = 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT, errno.ENOTDIR):
             raise
         where = f" ({error.filename})" if error.filename else ""
         status = _complain(f"{os.strerror(error.errno)}{where}: free space there or choose another folder")

@@ -54,7 +54,7 @@ class Explanation:
     @property
     def verdict(self) -> str:
         """The predicted classes in words."""
-        if None in self.predicted and True not in self.predicted:
+        if all(yes is None for yes in self.predicted):
             return "no thresholds"
         return ", ".join(name for name, yes in zip(self.classes, self.predicted, strict=True) if yes) or "none"
 

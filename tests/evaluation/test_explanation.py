@@ -18,6 +18,7 @@ from imlenet_jax.evaluation.explanation import PURPOSE, Explanation, explain
         ((0.5, 0.2, 0.9), (False, True, True), "MI, NORM"),
         ((0.5, 0.3, 0.91), (False, False, False), "none"),
         ((0.5, None, 0.9), (False, None, True), "NORM"),
+        ((0.5, None, 0.95), (False, None, False), "none"),
         ((None, None, None), (None, None, None), "no thresholds"),
     ],
 )

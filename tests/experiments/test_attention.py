@@ -66,6 +66,10 @@ def test_a_split_is_summarised_and_drawn(call, tmp_path, synthetic_shards, capsy
     assert "fixed half-seconds, not heart beats" in text and "For research, not for diagnosis." in text
     assert f"all   ({len(records)} records)" in capsys.readouterr().out
 
+    (tmp_path / "file").touch()
+    assert call("--data_dir", synthetic_shards, "--out", "file") == 2
+    assert "error: Not a directory (file/imle_net_test)" in capsys.readouterr().err
+
 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
