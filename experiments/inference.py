@@ -70,9 +70,9 @@ def run(args: argparse.Namespace) -> None:
     if classifier.meta.model != args.model:
         raise UserError(f"{folder} holds {classifier.meta.model}, not {args.model}: change --model or --checkpoint_dir")
 
-    thresholds = "thresholds" if classifier.meta.thresholds else "no thresholds"
     folds = ", ".join(map(str, classifier.meta.training.get("val_folds", ())))
-    print(f"{folder}: epoch {classifier.meta.epoch}, {thresholds} chosen on validation folds {folds or '(none)'}")
+    thresholds = f"thresholds chosen on fold {folds}" if classifier.meta.thresholds else "no thresholds"
+    print(f"{folder}: epoch {classifier.meta.epoch}, {thresholds}")
 
     failed: list[str] = []
     bar = tqdm(total=len(files), unit="ECG")

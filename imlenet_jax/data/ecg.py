@@ -51,7 +51,7 @@ def read_ecg(
     """Read a recording in windows of `seconds`; what is left at its end is dropped, and the notes say so.
 
     Args:
-        path: the header of a WFDB record, a `.csv` or a `.npy` file.
+        path: a WFDB record (with or without `.hea`), a `.csv` or a `.npy` file.
         leads: the leads that are wanted, in this order. Limb leads that are missing are computed from two others.
         sampling_rate: that is wanted, Hz.
         seconds: that are wanted.

@@ -79,13 +79,17 @@ def find_records(paths: Iterable[Path]) -> list[Path]:
 
 
 def read_source(path: Path, table: TableFormat | None = None) -> Source:
-    """Read a `.hea`, `.csv` or `.npy` file as it is.
+    """Read a WFDB record (with or without `.hea`), a `.csv` or a `.npy` file as it is.
 
     Raises:
         UserError: the file is missing, damaged or too large, refers to files outside its folder, or `table` lacks
             something; the message names the file.
     """
-    source = _read_table(path, table or TableFormat()) if path.suffix in TABLES else _read_wfdb(path)
+    is_table = path.suffix in TABLES
+    path = path if is_table or path.suffix == ".hea" else Path(f"{path}.hea")
+    if not path.is_file():
+        raise UserError(f"there is no {path}")
+    source = _read_table(path, table or TableFormat()) if is_table else _read_wfdb(path)
     low, high = SAMPLING_RATES
     if not low <= source.sampling_rate <= high:
         raise UserError(f"{path} says {source.sampling_rate:g} Hz; an ECG has between {low} and {high:,}")
@@ -113,8 +117,6 @@ def _read_wfdb(path: Path) -> Source:
 
     advice = "restore the record or leave it out"
     stem = str(path.with_suffix(""))
-    if not path.is_file():
-        raise UserError(f"there is no {path}: {advice}")
     try:
         raw: Any = wfdb.rdheader(stem)
     except Exception as error:  # a damaged header makes wfdb fail in any way

@@ -30,8 +30,8 @@ def write(tmp_path):
 
 def test_a_record_that_fits_is_left_as_it_is(write, healthy_ecg):
     signal = healthy_ecg(100)
-    (ecg,) = read_ecg(write(signal, rate=100))
-    assert (ecg.name, ecg.notes, ecg.findings, ecg.complete) == ("rec", (), (), True)
+    (ecg,) = read_ecg(write(signal, rate=100).with_suffix(""))
+    assert (ecg.name, ecg.path.name, ecg.notes, ecg.findings, ecg.complete) == ("rec", "rec.hea", (), (), True)
     assert ecg.signal_mv.dtype == np.float32
     np.testing.assert_allclose(ecg.signal_mv, signal, atol=1e-6)
 

@@ -163,6 +163,12 @@ def test_a_record_that_is_damaged_or_points_elsewhere_is_refused(tmp_path, old, 
         read_source(folder / "rec.hea")
 
 
+@pytest.mark.parametrize(("name", "missing"), [("rec", "rec.hea"), ("a.csv", "a.csv"), ("a.npy", "a.npy")])
+def test_a_missing_file_is_named(tmp_path, name, missing):
+    with pytest.raises(UserError, match=f"there is no .*/{missing}$"):
+        read_source(tmp_path / name, TABLE)
+
+
 def test_a_missing_sample_is_nan(tmp_path):
     samples = np.ones((30, 3), "<i2")
     samples[4, 1] = -32768
