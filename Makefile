@@ -22,7 +22,8 @@ demo: venv
 	$(RUN) -m experiments.train $(DEMO_FLAGS) --config '$(DEMO_CONFIG)' --batchsize 8 --lr 0.003 --epochs 3
 	$(RUN) -m experiments.test $(DEMO_FLAGS)
 	$(RUN) -m benchmarks.linear --data_dir synthetic
-	@echo "data: data/synthetic   checkpoints: checkpoints/demo/imle_net   logs: logs/demo"
+	$(RUN) -m experiments.inference --dir data/synthetic/records100/00000/00001_lr --checkpoint_dir checkpoints/demo
+	@echo "data: data/synthetic   checkpoints: checkpoints/demo/imle_net   logs: logs/demo   page: results/00001_lr/channel_visualization.html"
 
 test: venv lint
 	$(RUN) -m pytest -q -n 2

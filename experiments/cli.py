@@ -86,7 +86,7 @@ def positive_float(text: str) -> float:
 
 
 def add_data_flags(parser: Parser) -> None:
-    """The flags that train and test share: which records, and with which labels."""
+    """The flags of whatever works on a data set: which records, with which labels, and whose checkpoints."""
     parser.add_argument(
         "--data_dir",
         default="data/ptb",
@@ -102,8 +102,18 @@ def add_data_flags(parser: Parser) -> None:
         "--allow_missing", type=boolean, default=False, help="go on without records whose files are missing"
     )
     parser.add_argument("--checkpoint_dir", type=Path, default=Path("checkpoints"), help="<model>/ is made below it")
+
+
+def add_run_flags(parser: Parser) -> None:
+    """The flags that train and test share beside those of the data: where to log, on how many devices."""
     parser.add_argument("--log_dir", type=Path, default=Path("logs"), help="metrics and predictions go there")
     parser.add_argument("--num_devices", type=positive_int, help="devices to use; all of them by default")
+
+
+def add_checkpoint_flags(parser: Parser) -> None:
+    """The flags of whatever reads a checkpoint: which of them, and which folds it is tried on."""
+    parser.add_argument("--split", choices=("test", "val"), default="test", help="which folds")
+    parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint")
 
 
 def execute(parser: Parser, run: Callable[[argparse.Namespace], None], argv: list[str] | None = None) -> NoReturn:
@@ -119,7 +129,7 @@ def execute(parser: Parser, run: Callable[[argparse.Namespace], None], argv: lis
         print("interrupted", file=sys.stderr)
         status = 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT, errno.ENOTDIR):
             raise
         where = f" ({error.filename})" if error.filename else ""
         status = _complain(f"{os.strerror(error.errno)}{where}: free space there or choose another folder")

@@ -7,8 +7,8 @@ import argparse
 
 import numpy as np
 
-from experiments.cli import Parser, add_data_flags, execute
-from imlenet_jax.data.loader import select
+from experiments.cli import Parser, add_checkpoint_flags, add_data_flags, add_run_flags, execute
+from imlenet_jax.data.loader import Split, select
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.errors import UserError
@@ -25,8 +25,8 @@ def main() -> None:
     parser = Parser(prog="python -m experiments.test", description="Test a trained network.")
     parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
     add_data_flags(parser)
-    parser.add_argument("--split", choices=("test", "val"), default="test", help="which folds to score")
-    parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint")
+    add_run_flags(parser)
+    add_checkpoint_flags(parser)
     execute(parser, run)
 
 
@@ -38,8 +38,7 @@ def run(args: argparse.Namespace) -> None:
     meta, variables = load_variables(args.checkpoint_dir / args.model, args.which)
     dataset = open_dataset(args.data_dir, meta.sampling_rate, allow_missing=args.allow_missing)
     check(meta, args.model, dataset)
-    folds, name = (args.test_folds, "test") if args.split == "test" else (args.val_folds, "validation")
-    split = select(dataset, folds, name, args.min_likelihood)
+    folds, split = choose(dataset, args)
 
     predict = Predictor(create_model(meta.model, meta.network_config), devices)
     logits = predict(devices.put_everywhere(variables), split, meta.scaling, args.batchsize, progress="testing")
@@ -60,6 +59,12 @@ def run(args: argparse.Namespace) -> None:
     frame = predictions_frame(split.ecg_id, split.labels, sigmoid(logits), meta.classes)
     write_atomically(predictions, frame.to_csv(index=False).encode())
     print(f"metrics: {metrics}   predictions: {predictions}")
+
+
+def choose(dataset: Dataset, args: argparse.Namespace) -> tuple[tuple[int, ...], Split]:
+    """The folds that `--split` means and their records."""
+    folds, name = (args.test_folds, "test") if args.split == "test" else (args.val_folds, "validation")
+    return folds, select(dataset, folds, name, args.min_likelihood)
 
 
 def check(meta: Meta, model: str, dataset: Dataset) -> None:

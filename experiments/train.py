@@ -11,6 +11,7 @@ from pathlib import Path
 from experiments.cli import (
     Parser,
     add_data_flags,
+    add_run_flags,
     boolean,
     execute,
     folds,
@@ -36,6 +37,7 @@ def main() -> None:
     parser = Parser(prog="python -m experiments.train", description="Train a network on PTB-XL.")
     parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
     add_data_flags(parser)
+    add_run_flags(parser)
     parser.add_argument("--train_folds", type=folds, default=SCALER_FOLDS, help="folds that are trained on")
     parser.add_argument("--epochs", type=positive_int, default=Recipe.epochs, help="passes over the training records")
     parser.add_argument("--lr", type=positive_float, default=Recipe.lr, help="Adam's learning rate")

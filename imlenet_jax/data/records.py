@@ -4,6 +4,7 @@ import functools
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ _SIGNAL_LINES = re.compile(
     r"^([-\w]+\.\w+) 16 (\d{1,9}(?:\.\d{1,9})?)(?:\((-?\d{1,9})\))?/mV 16 (-?\d{1,9}) -?\d{1,9} (-?\d{1,9}) 0 (\w+)$",
     re.ASCII | re.MULTILINE,
 )
-_UNITS_PER_MV = {"mv": 1.0, "uv": 1000.0, "v": 0.001}
+UNITS_PER_MV = {"mv": 1.0, "uv": 1000.0, "μv": 1000.0, "v": 0.001}  # casefolded, which makes the micro sign a mu
 _BYTES_PER_SAMPLE = {"80": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "160": 2.0, "212": 1.5}
 _RESTORE = "restore the record from PTB-XL"
 
@@ -116,7 +117,7 @@ def _read_with_wfdb(stem: str, path: str, sampling_rate: int) -> Recording:
         raw: Any = wfdb.rdheader(stem)
         header = _header_of(raw)
     except Exception as error:  # a damaged header makes wfdb fail, or leave things out, in any way
-        raise UserError(f"{path} is not a usable WFDB header ({_brief(error)}): {_RESTORE}") from None
+        raise UserError(f"{path} is not a usable WFDB header ({brief(error)}): {_RESTORE}") from None
     order = _check(header, path, sampling_rate)
     _check_sizes(raw, path)
     try:
@@ -124,7 +125,7 @@ def _read_with_wfdb(stem: str, path: str, sampling_rate: int) -> Recording:
         samples = record.d_signal
         missing = np.isnan(record.dac())
     except Exception as error:
-        raise UserError(f"the signals of {path} are not readable ({_brief(error)}): {_RESTORE}") from None
+        raise UserError(f"the signals of {path} are not readable ({brief(error)}): {_RESTORE}") from None
     if samples.shape != (header.length, len(LEADS)):
         raise UserError(f"the signals of {path} are not {header.length} samples of 12 leads: {_RESTORE}")
     if not missing.all() and np.abs(samples[~missing].astype(np.int64)).max() > 32767:
@@ -137,14 +138,14 @@ def _header_of(raw: Any) -> Header:
     if any(samples != 1 for samples in raw.samps_per_frame):
         raise ValueError("its leads have several rates")
     for unit in raw.units:
-        if unit.casefold() not in _UNITS_PER_MV:
+        if unit.casefold() not in UNITS_PER_MV:
             raise ValueError(f"a lead is in {unit!r}, which is no voltage")
     return Header(
         float(raw.fs),
         int(raw.sig_len or 0),
         tuple(raw.file_name),
         tuple(name or "" for name in raw.sig_name),
-        tuple(gain * _UNITS_PER_MV[unit.casefold()] for gain, unit in zip(raw.adc_gain, raw.units, strict=True)),
+        tuple(gain * UNITS_PER_MV[unit.casefold()] for gain, unit in zip(raw.adc_gain, raw.units, strict=True)),
         tuple(map(int, raw.baseline)),
         tuple(raw.checksum),
     )
@@ -153,9 +154,7 @@ def _header_of(raw: Any) -> Header:
 def _check(header: Header, path: str, sampling_rate: int) -> tuple[int, ...]:
     """Refuse what is not a PTB-XL recording; returns where in the header each of LEADS is."""
     length = SECONDS * sampling_rate
-    for name in header.files:
-        if "/" in name or "\\" in name or name in ("", ".", "..", "~"):
-            raise UserError(f"{path} refers to the file {name!r}, which is not in its own folder: {_RESTORE}")
+    check_files(header.files, path, _RESTORE)
     if header.sampling_rate != sampling_rate:
         raise UserError(f"{path} says {header.sampling_rate:g} Hz instead of {sampling_rate} Hz: {_RESTORE}")
     if header.length != length:
@@ -169,6 +168,13 @@ def _check(header: Header, path: str, sampling_rate: int) -> tuple[int, ...]:
         lead = LEADS[order.index(None)]
         raise UserError(f"{path} has no lead {lead} (its leads are {', '.join(header.leads)}): {_RESTORE}")
     return tuple(place for place in order if place is not None)
+
+
+def check_files(names: Sequence[str], path: str, advice: str) -> None:
+    """Refuse the header `path` if a signal file it names is not in its own folder."""
+    for name in names:
+        if "/" in name or "\\" in name or name in ("", ".", "..", "~"):
+            raise UserError(f"{path} refers to the file {name!r}, which is not in its own folder: {advice}")
 
 
 @functools.lru_cache(maxsize=64)
@@ -207,5 +213,6 @@ def _check_size(dat: str, size: int, expected: int) -> None:
         raise UserError(f"{dat} is too {kind} ({size} bytes instead of {expected}): {_RESTORE}")
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """The start of an exception's message, on one line."""
     return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,0 +1,174 @@
+"""Ask a trained network about an ECG of your own, and see where it looked.
+
+python -m experiments.inference --dir data/sample/04827_lr --model imle_net
+"""
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from experiments.cli import Parser, boolean, execute, positive_float, positive_int
+from imlenet_jax.classifier import Classifier, load
+from imlenet_jax.data.ecg import ECG, read_ecg
+from imlenet_jax.data.leads import parse_lead
+from imlenet_jax.data.records import UNITS_PER_MV
+from imlenet_jax.data.sources import TABLES, TableFormat, find_records
+from imlenet_jax.errors import UserError
+from imlenet_jax.evaluation.explanation import PURPOSE, Explanation, explain
+from imlenet_jax.evaluation.figures import write_figures
+from imlenet_jax.evaluation.page import write_page
+from imlenet_jax.files import write_json
+from imlenet_jax.models import MODELS, entry
+from imlenet_jax.training.parallel import print_devices
+
+REPORT, PAGE = "explanation.json", "channel_visualization.html"
+
+
+def main() -> None:
+    """Parse the flags and run."""
+    parser = Parser(prog="python -m experiments.inference", description=f"Predict and explain ECGs. {PURPOSE}")
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="RECORD",
+        help="WFDB records (without suffix), .csv or .npy files, or folders of them",
+    )
+    parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
+    parser.add_argument("--sub", type=boolean, default=False, help="use the network for the sub-diagnosis of MI")
+    parser.add_argument("--checkpoint_dir", type=Path, default=Path("checkpoints"), help="<model>/ lies below it")
+    parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="<record>/ is made below it")
+    parser.add_argument("--figures", type=boolean, default=True, help="False writes the JSON only")
+    parser.add_argument("--batchsize", type=positive_int, default=32, help="records per step")
+    parser.add_argument("--sampling_rate", type=positive_float, help="of .csv and .npy files, Hz")
+    parser.add_argument("--leads", type=_names, help="columns of .csv and .npy files, as I,II,V1; a .csv may name them")
+    parser.add_argument("--unit", type=_unit, help="of .csv and .npy files: mV, uV or V; mV unless the columns say")
+    parser.add_argument(
+        "--lead_map", type=_lead_map, default={}, help="names to take for a standard lead, as MLII=II,V5R=V5"
+    )
+    execute(parser, run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Explain every record; those that cannot be used are named at the end."""
+    entry(args.model)
+    files = find_records(args.dir)
+    table = TableFormat(args.sampling_rate, args.leads, args.unit)
+    if table != TableFormat() and not any(file.suffix in TABLES for file in files):
+        raise UserError("--sampling_rate, --leads and --unit are for .csv and .npy files; WFDB headers have their own")
+    if any(part.is_file() for part in (args.out, *args.out.parents)):
+        raise UserError(f"--out {args.out} is, or lies below, a file: name a folder")
+    print_devices()
+    folder = args.checkpoint_dir / (f"{args.model}_sub" if args.sub else args.model)
+    classifier = load(folder, args.which)
+    if classifier.meta.model != args.model:
+        raise UserError(f"{folder} holds {classifier.meta.model}, not {args.model}: change --model or --checkpoint_dir")
+
+    folds = ", ".join(map(str, classifier.meta.training.get("val_folds", ())))
+    thresholds = f"thresholds chosen on fold {folds}" if classifier.meta.thresholds else "no thresholds"
+    print(f"{folder}: epoch {classifier.meta.epoch}, {thresholds}")
+
+    failed: list[str] = []
+    bar = tqdm(total=len(files), unit="ECG")
+    ecgs = _read_all(files, classifier, table, args.lead_map, bar, failed)
+    size = 0
+    while batch := list(itertools.islice(ecgs, args.batchsize)):
+        size = max(size, len(batch))  # a first batch that is not full is the only one
+        for ecg, explanation in zip(batch, explain(classifier, batch, size), strict=True):
+            about = {"source": str(ecg.path.resolve()), "checkpoint": str(folder), "epoch": classifier.meta.epoch}
+            results = _folder(args.out, ecg.name, about)
+            write_json(results / REPORT, explanation.as_json() | about)
+            if args.figures:
+                write_figures(explanation, results)
+                write_page(explanation, results / PAGE)
+            tqdm.write(_summary(explanation, results))
+            bar.update()
+    bar.close()
+    print(PURPOSE)
+    if failed:
+        raise UserError(f"no prediction for {', '.join(failed)}, for the reasons given above")
+
+
+def _read_all(
+    files: list[Path],
+    classifier: Classifier,
+    table: TableFormat,
+    lead_map: dict[str, str],
+    bar: tqdm,
+    failed: list[str],
+) -> Iterator[ECG]:
+    """The windows of all files that can be predicted; says what is implausible, and adds to `failed` what cannot be."""
+    rate, leads = classifier.sampling_rate, classifier.leads
+    seconds = classifier.meta.network_config.length / rate
+    for file in files:
+        try:
+            windows = read_ecg(file, leads, rate, seconds, table, lead_map)
+        except (UserError, OSError) as error:
+            tqdm.write(f"unusable: {error}")
+            failed.append(str(file))
+            bar.update()
+            continue
+        bar.total += len(windows) - 1
+        for ecg in windows:
+            for finding in ecg.findings:
+                tqdm.write(f"{ecg.name}: implausible: {finding}")
+            if ecg.complete:
+                yield ecg
+            else:
+                failed.append(f"{ecg.name} ({file})")
+                bar.update()
+
+
+def _summary(explanation: Explanation, folder: Path) -> str:
+    lines = [f"{explanation.name}: {explanation.verdict}"]
+    columns = (explanation.classes, explanation.probabilities, explanation.thresholds, explanation.predicted)
+    for name, probability, threshold, predicted in zip(*columns, strict=True):
+        decision = "" if threshold is None else f"  {'yes' if predicted else 'no '}  (threshold {threshold:.3f})"
+        lines.append(f"  {name:5}{probability:7.3f}{decision}")
+    attended = [f"{lead} {100 * share:.1f} %" for lead, share in explanation.most_attended()]
+    if attended:
+        lines.append(f"  most attended leads: {', '.join(attended)} (even: {100 / len(explanation.leads):.1f} %)")
+    return "\n".join([*lines, *(f"  note: {note}" for note in explanation.notes), f"  {folder}"])
+
+
+def _folder(out: Path, name: str, about: dict) -> Path:
+    """`<out>/<name>`, numbered where that holds anything but an earlier answer of this network on this file."""
+    for number in itertools.count(1):
+        folder = out / (name if number == 1 else f"{name}-{number}")
+        if not folder.exists():
+            return folder
+        try:
+            report = json.loads((folder / REPORT).read_text())
+            if all(report[key] == about[key] for key in ("source", "checkpoint")):
+                return folder
+        except (OSError, ValueError, LookupError, TypeError):
+            pass  # not one of ours
+    raise AssertionError
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _unit(text: str) -> str:
+    if text.casefold() not in UNITS_PER_MV:
+        raise argparse.ArgumentTypeError(f"'{text}' is not mV, uV or V")
+    return text
+
+
+def _lead_map(text: str) -> dict[str, str]:
+    pairs = [part.partition("=")[::2] for part in text.split(",")]
+    for name, lead in pairs:
+        if not name.strip() or parse_lead(lead) is None:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a list of NAME=LEAD such as MLII=II")
+    return {name.strip(): lead.strip() for name, lead in pairs}
+
+
+if __name__ == "__main__":
+    main()

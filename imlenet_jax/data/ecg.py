@@ -1,0 +1,148 @@
+"""An ECG from any source as a network takes it: windows of ten seconds in mV, at its rate and in its order of leads."""
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.signal import resample_poly
+
+from imlenet_jax.data.leads import derivation, parse_lead, parse_leads
+from imlenet_jax.data.plausibility import implausible
+from imlenet_jax.data.ptbxl import LEADS, SECONDS
+from imlenet_jax.data.records import UNITS_PER_MV
+from imlenet_jax.data.sources import Source, TableFormat, read_source
+from imlenet_jax.errors import UserError
+
+
+class ECG(NamedTuple):
+    """One window of a recording.
+
+    Attributes:
+        name: the record's; with the window, as in `rec[0-10s]`, where the recording is longer than one.
+        path: the file it was read from, of WFDB records the header.
+        signal_mv: `(length, leads)` float32 in mV.
+        notes: what was changed to get here: leads, units, rate, length.
+        findings: what is implausible in it.
+    """
+
+    name: str
+    path: Path
+    signal_mv: np.ndarray
+    notes: tuple[str, ...]
+    findings: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether no sample is missing; a network can be asked about a complete ECG only."""
+        return bool(np.isfinite(self.signal_mv).all())
+
+
+def read_ecg(
+    path: str | Path,
+    leads: Sequence[str] = LEADS,
+    sampling_rate: int = 100,
+    seconds: float = SECONDS,
+    table: TableFormat | None = None,
+    lead_map: Mapping[str, str] | None = None,
+) -> list[ECG]:
+    """Read a recording in windows of `seconds`; what is left at its end is dropped, and the notes say so.
+
+    Args:
+        path: a WFDB record (with or without `.hea`), a `.csv` or a `.npy` file.
+        leads: the leads that are wanted, in this order. Limb leads that are missing are computed from two others.
+        sampling_rate: that is wanted, Hz.
+        seconds: that are wanted.
+        table: sampling rate, leads and unit of a `.csv` or `.npy` file.
+        lead_map: names to take for a standard lead, such as `{"MLII": "II"}`.
+
+    Raises:
+        UserError: the file cannot be read, a lead is missing or in no unit of voltage, or the recording is too short.
+    """
+    source = read_source(Path(path), table)
+    signal, notes = arrange(source, leads, lead_map)
+    size = math.ceil(seconds * source.sampling_rate)  # never too short once resampled
+    count = len(signal) // size
+    if count == 0:
+        raise UserError(f"{source.path} lasts {len(signal) / source.sampling_rate:g} s, less than {seconds:g} s")
+    rest = len(signal) / source.sampling_rate - count * seconds
+    if len(signal) > count * size:
+        notes.append(f"the last {rest:.3g} s were dropped, as they fill no window of {seconds:g} s")
+    if source.sampling_rate != sampling_rate:
+        notes.append(f"resampled from {source.sampling_rate:g} to {sampling_rate} Hz")
+    windows = []
+    for number in range(count):
+        window = signal[number * size : (number + 1) * size]
+        span = f"[{number * seconds:g}-{(number + 1) * seconds:g}s]" if len(signal) > size else ""
+        findings = implausible(window, source.sampling_rate, leads)
+        signal_mv = resample(window, source.sampling_rate, sampling_rate)[: round(seconds * sampling_rate)]
+        windows.append(
+            ECG(source.name + span, source.path, signal_mv.astype(np.float32), tuple(notes), tuple(findings))
+        )
+    return windows
+
+
+def arrange(
+    source: Source, leads: Sequence[str], lead_map: Mapping[str, str] | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """The signal in mV `(samples, leads)` float64 in the order of `leads`, and notes on what was changed.
+
+    Raises:
+        UserError: a lead is missing and does not follow from others, two columns are the same lead, or a column that
+            is needed is in no unit of voltage.
+    """
+    try:
+        places = parse_leads(source.leads, lead_map)
+    except UserError as error:
+        raise UserError(f"{source.path}: {error}") from None
+    weights = {lead: {lead: 1.0} if lead in places else derivation(lead, tuple(places)) for lead in leads}
+    missing = [lead for lead, sources in weights.items() if sources is None]
+    if missing:
+        raise UserError(
+            f"{source.path} has no lead {', '.join(missing)} (its leads are {', '.join(source.leads)}); "
+            "where another name stands for it, say so with --lead_map NAME=LEAD"
+        )
+    mv = {lead: _millivolts(source, lead, place) for lead, place in places.items()}
+    columns = [sum(weight * mv[name] for name, weight in (weights[lead] or {}).items()) for lead in leads]
+    return np.stack(columns, axis=1), _arrangement_notes(source, places, weights)
+
+
+def _millivolts(source: Source, lead: str, place: int) -> np.ndarray:
+    factor = UNITS_PER_MV.get(source.units[place].casefold())
+    if factor is None:
+        raise UserError(f"{source.path} has lead {lead} in {source.units[place]!r}, not in mV, uV or V")
+    return source.signal[:, place] / factor
+
+
+def _arrangement_notes(source: Source, places: Mapping[str, int], weights: Mapping[str, dict | None]) -> list[str]:
+    notes = list(source.notes)
+    taken = {source.leads[place]: lead for lead, place in places.items()}
+    mapped = [f"{name} as {lead}" for name, lead in taken.items() if parse_lead(name) != lead]
+    if mapped:
+        notes.append(f"taken as was asked for: {', '.join(mapped)}")
+    for lead, sources in weights.items():
+        if sources and lead not in places:
+            terms = " ".join(f"{weight:+.4g} {name}" for name, weight in sources.items())
+            notes.append(f"lead {lead} was missing and computed as {terms}")
+    if list(places) != [lead for lead in weights if lead in places]:
+        notes.append(f"leads put in order, from {', '.join(places)}")
+    unused = [name for name in source.leads if taken.get(name) not in weights]
+    if unused:
+        notes.append(f"not used: {', '.join(unused)}")
+    units = sorted({source.units[place] for place in places.values()} - {"mV"})
+    if units:
+        notes.append(f"converted from {', '.join(units)} to mV")
+    return notes
+
+
+def resample(signal: np.ndarray, rate: float, wanted: int) -> np.ndarray:
+    """`(samples, leads)` at `wanted` Hz instead of `rate`, by a polyphase filter that keeps out what would alias.
+
+    The ends are continued along the line from the first to the last sample, so that an offset makes no step there.
+    """
+    if rate == wanted:
+        return signal
+    ratio = (Fraction(wanted) / Fraction(rate)).limit_denominator(10_000)
+    return resample_poly(signal, ratio.numerator, ratio.denominator, axis=0, padtype="line")

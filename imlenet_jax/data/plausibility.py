@@ -1,0 +1,133 @@
+"""Is this an ECG as its file describes it? Tests for what goes wrong with leads, units and rates; never a diagnosis.
+
+Each bound lies well outside what 1,987 records of PTB-XL show at 100 Hz (their range is given beside it).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.signal import find_peaks
+
+from imlenet_jax.data.leads import LIMB
+
+FLAT_SECONDS = 1.0  # of one value without a break (PTB-XL: up to 0.33)
+FLAT_SHARE = 0.02  # of the deflection that the other leads have (from 0.10)
+CLIPPED_RUNS, CLIPPED_RUN_SECONDS, CLIPPED_SECONDS = 4, 0.02, 0.5  # at a lead's very extreme (up to 2 runs; 0.27 s)
+DEFLECTION_MV = (0.03, 30.0)  # within a second, of the median lead (0.36 to 3.5)
+HEART_RATE = (20.0, 300.0)  # per minute (31 to 171)
+QRS_SECONDS = (0.045, 0.22)  # as measured here (0.05 to 0.20)
+CONTRADICTION = 0.3  # of the limb leads' size (up to 0.02)
+
+
+def implausible(signal_mv: np.ndarray, sampling_rate: float, leads: Sequence[str]) -> list[str]:
+    """What is implausible in a recording `(samples, leads)` of some seconds, one sentence each; best before resampling.
+
+    Missing samples end the search, since no network takes them.
+    """
+    missing = ~np.isfinite(signal_mv)
+    if missing.any():
+        places = [f"{lead} ({count} samples)" for lead, count in zip(leads, missing.sum(axis=0), strict=True) if count]
+        return [f"samples are missing in {', '.join(places)}"]
+    deflection = _deflection(signal_mv, sampling_rate)
+    still = _longest_run(signal_mv) >= FLAT_SECONDS * sampling_rate
+    flat = still | (deflection <= FLAT_SHARE * np.median(deflection))
+    clipped = _clipped(signal_mv, sampling_rate) & ~flat
+    findings = []
+    if flat.any():
+        findings.append(f"flat: {_names(leads, flat)}; was the electrode off?")
+    if clipped.any():
+        findings.append(f"saturated: {_names(leads, clipped)}; peaks are cut off")
+    if flat.all():
+        return findings
+    findings += _wrong_unit(float(np.median(deflection[~flat])))
+    findings += _wrong_rate(signal_mv[:, ~flat], sampling_rate)
+    return findings + _wrong_leads(signal_mv, leads)
+
+
+def find_qrs(signal_mv: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """The QRS complexes of `(samples, leads)`: the samples they are steepest at, and their widths in s.
+
+    By the energy of the slope, summed over leads of equal weight and smoothed over 20 ms; a complex lasts as long as
+    the energy stays above a tenth of its peak, and for 0.2 s no other follows.
+    """
+    slope = np.gradient(signal_mv, axis=0)
+    slope /= np.maximum(np.sqrt((slope**2).mean(axis=0)), 1e-12)
+    smooth = max(1, round(0.02 * sampling_rate))
+    energy = np.convolve((slope**2).sum(axis=1), np.ones(smooth) / smooth, "same")
+    peaks, _ = find_peaks(energy, height=0.3 * np.quantile(energy, 0.98), distance=max(1, round(0.2 * sampling_rate)))
+    low = [np.flatnonzero(energy <= 0.1 * energy[peak]) for peak in peaks]
+    ends = [(np.searchsorted(quiet, peak), quiet) for peak, quiet in zip(peaks, low, strict=True)]
+    widths = [quiet[after] - quiet[after - 1] if 0 < after < len(quiet) else np.nan for after, quiet in ends]
+    return peaks, np.array(widths, float) / sampling_rate
+
+
+def _wrong_unit(deflection: float) -> list[str]:
+    low, high = DEFLECTION_MV
+    if low <= deflection <= high:
+        return []
+    hint = "is it in uV, or in steps of the converter?" if deflection > high else "is it in V?"
+    return [f"the leads typically deflect by {deflection:.3g} mV: {hint}"]
+
+
+def _wrong_rate(signal_mv: np.ndarray, sampling_rate: float) -> list[str]:
+    peaks, widths = find_qrs(signal_mv, sampling_rate)
+    if len(peaks) < 2 or np.isnan(widths).all():
+        return ["no sequence of QRS complexes can be found: is it an ECG?"]
+    rate = 60 * sampling_rate / np.median(np.diff(peaks))
+    width = np.nanmedian(widths)
+    if HEART_RATE[0] <= rate <= HEART_RATE[1] and QRS_SECONDS[0] <= width <= QRS_SECONDS[1]:
+        return []
+    return [
+        f"at {sampling_rate:g} Hz the QRS complexes last {1000 * width:.0f} ms and come {rate:.0f} times a minute: "
+        "is the sampling rate right?"
+    ]
+
+
+def _wrong_leads(signal_mv: np.ndarray, leads: Sequence[str]) -> list[str]:
+    """Limb leads that are not what I and II make them (Einthoven, Goldberger): misnamed, swapped or inverted."""
+    limbs = [lead for lead in leads if lead in LIMB]
+    if not {"I", "II"} <= set(limbs):
+        return []
+    centred = signal_mv - signal_mv.mean(axis=0)
+    limb = centred[:, [list(leads).index(lead) for lead in limbs]]
+    one_two = limb[:, [limbs.index("I"), limbs.index("II")]]
+    difference = limb - one_two @ np.array([LIMB[lead] for lead in limbs]).T
+    share = np.sqrt((difference**2).mean(axis=0) / max((limb**2).mean(), 1e-24))
+    wrong = share > CONTRADICTION
+    if not wrong.any():
+        return []
+    return [f"{_names(limbs, wrong)} contradict I and II: are limb leads misnamed, swapped or inverted?"]
+
+
+def _deflection(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
+    """Per lead, highest less lowest value within a second, the median over the seconds."""
+    seconds = np.array_split(signal_mv, max(1, int(len(signal_mv) / sampling_rate)))
+    return np.median([np.ptp(second, axis=0) for second in seconds], axis=0)
+
+
+def _longest_run(signal_mv: np.ndarray) -> np.ndarray:
+    """Per lead, the most samples of one value in a row."""
+    return np.array([max(_runs(np.diff(column) == 0), default=0) + 1 for column in signal_mv.T])
+
+
+def _clipped(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
+    """Per lead, whether it comes to rest at its highest or lowest value again and again, or for long."""
+    shortest = max(2, round(CLIPPED_RUN_SECONDS * sampling_rate))
+    clipped = []
+    for column in signal_mv.T:
+        at_extreme = [_runs(column == extreme) for extreme in (column.min(), column.max())]
+        long_runs = [runs[runs >= shortest] for runs in at_extreme]
+        clipped.append(
+            any(len(runs) >= CLIPPED_RUNS or runs.sum() >= CLIPPED_SECONDS * sampling_rate for runs in long_runs)
+        )
+    return np.array(clipped)
+
+
+def _runs(true: np.ndarray) -> np.ndarray:
+    """The lengths of the stretches of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], true, [False]]).astype(np.int8)))
+    return edges[1::2] - edges[::2]
+
+
+def _names(leads: Sequence[str], chosen: np.ndarray) -> str:
+    return ", ".join(lead for lead, is_chosen in zip(leads, chosen, strict=True) if is_chosen)

@@ -1,0 +1,199 @@
+"""Recordings as they lie on disk, in whatever leads, units and rate: WFDB records, `.csv` and `.npy` files."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from imlenet_jax.data.leads import unit_of
+from imlenet_jax.data.records import brief, check_files
+from imlenet_jax.errors import UserError
+
+MAX_VALUES = 2**26  # of one file: three hours of 12 leads at 500 Hz, half a gigabyte
+MAX_CSV_BYTES = 2**30
+SAMPLING_RATES = (50, 50_000)  # Hz: less holds no QRS complex, more no ECG has
+TABLES = (".csv", ".npy")
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """What a `.csv` or `.npy` file does not say of itself.
+
+    Attributes:
+        sampling_rate: Hz; needed.
+        leads: the columns, in their order; needed unless the first row of a `.csv` names them.
+        unit: mV, uV or V; by default what the column's name says in brackets, else mV.
+    """
+
+    sampling_rate: float | None = None
+    leads: Sequence[str] | None = None
+    unit: str | None = None
+
+
+class Source(NamedTuple):
+    """A recording as its file has it: `signal` is `(samples, columns)`, numbers in `units`; NaN where samples are missing.
+
+    `notes` say what had to be assumed.
+    """
+
+    path: Path
+    signal: np.ndarray
+    sampling_rate: float
+    leads: tuple[str, ...]
+    units: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The record's name: that of its file without suffix."""
+        return self.path.stem
+
+
+def find_records(paths: Iterable[Path]) -> list[Path]:
+    """The files that `paths` mean, each once: of WFDB records the header.
+
+    A path is a WFDB record with or without suffix, a `.csv` or `.npy` file, or a folder: of that all WFDB records at any
+    depth, or if there is none, all `.csv` and `.npy` files at any depth.
+
+    Raises:
+        UserError: there is nothing of that name, or nothing to read in the folder.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        header = path.with_suffix(".hea") if path.suffix in (".hea", ".dat", ".mat") else Path(f"{path}.hea")
+        if header.is_file():
+            files = [header]
+        elif path.suffix in TABLES and path.is_file():
+            files = [path]
+        elif path.is_dir():
+            files = sorted(path.rglob("*.hea")) or sorted(file for end in TABLES for file in path.rglob(f"*{end}"))
+            if not files:
+                raise UserError(f"--dir {path}: this folder holds no .hea, .csv or .npy file")
+        else:
+            raise UserError(f"--dir {path}: there is no {header}; name a WFDB record, a .csv, a .npy or a folder")
+        found |= dict.fromkeys(files)
+    return list(found)
+
+
+def read_source(path: Path, table: TableFormat | None = None) -> Source:
+    """Read a WFDB record (with or without `.hea`), a `.csv` or a `.npy` file as it is.
+
+    Raises:
+        UserError: the file is missing, damaged or too large, refers to files outside its folder, or `table` lacks
+            something; the message names the file.
+    """
+    is_table = path.suffix in TABLES
+    path = path if is_table or path.suffix == ".hea" else Path(f"{path}.hea")
+    if not path.is_file():
+        raise UserError(f"there is no {path}")
+    source = _read_table(path, table or TableFormat()) if is_table else _read_wfdb(path)
+    low, high = SAMPLING_RATES
+    if not low <= source.sampling_rate <= high:
+        raise UserError(f"{path} says {source.sampling_rate:g} Hz; an ECG has between {low} and {high:,}")
+    return source
+
+
+def _read_table(path: Path, table: TableFormat) -> Source:
+    if table.sampling_rate is None:
+        raise UserError(f"{path} does not say its sampling rate: give --sampling_rate in Hz")
+    names, signal = _read_csv(path) if path.suffix == ".csv" else (None, _read_npy(path))
+    leads = table.leads or names
+    if leads is None:
+        raise UserError(f"{path} does not name its leads: give --leads, such as I,II,III,aVR,aVL,aVF,V1,V2,V3,V4,V5,V6")
+    notes: tuple[str, ...] = ()
+    if path.suffix == ".npy" and signal.shape[1] != len(leads) == signal.shape[0]:
+        signal, notes = signal.T, ("rows were taken for leads",)
+    if signal.shape[1] != len(leads):
+        raise UserError(f"{path} has {signal.shape[1]} columns, but --leads names {len(leads)}: correct it")
+    units = tuple(table.unit or unit_of(name) or "mV" for name in names or leads)
+    return Source(path, signal, table.sampling_rate, tuple(leads), units, notes)
+
+
+def _read_wfdb(path: Path) -> Source:
+    import wfdb  # slow to import
+
+    advice = "restore the record or leave it out"
+    stem = str(path.with_suffix(""))
+    try:
+        raw: Any = wfdb.rdheader(stem)
+    except Exception as error:  # a damaged header makes wfdb fail in any way
+        raise UserError(f"{path} is not a usable WFDB header ({brief(error)}): {advice}") from None
+    if isinstance(raw, wfdb.MultiRecord):
+        raise UserError(f"{path} is a record of several segments: name its segments one by one")
+    if not raw.n_sig or not raw.sig_len or not all(raw.sig_name or [None]) or not raw.fs:
+        raise UserError(f"{path} lacks its sampling rate, its length or the name of a lead: {advice}")
+    check_files(raw.file_name, str(path), advice)
+    for name in raw.file_name:
+        if not (path.parent / name).is_file():
+            raise UserError(f"there is no {path.parent / name}, which {path} refers to: {advice}")
+    _check_count(path, raw.sig_len, raw.n_sig)
+    try:
+        record: Any = wfdb.rdrecord(stem)
+    except Exception as error:
+        raise UserError(f"the signals of {path} are not readable ({brief(error)}): {advice}") from None
+    if record.p_signal.shape != (raw.sig_len, raw.n_sig):
+        raise UserError(f"the signals of {path} are not {raw.sig_len} samples of {raw.n_sig} leads: {advice}")
+    return Source(path, record.p_signal, float(raw.fs), tuple(raw.sig_name), tuple(raw.units))
+
+
+def _read_csv(path: Path) -> tuple[list[str] | None, np.ndarray]:
+    """The names in the first row, if it has any, and the numbers `(rows, columns)`.
+
+    Cells are separated by commas, semicolons, tabs or spaces; beside semicolons and tabs a decimal comma is understood.
+    """
+    if path.stat().st_size > MAX_CSV_BYTES:
+        raise UserError(f"{path} has more than {MAX_CSV_BYTES // 2**20} MiB: cut it into parts")
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not a text file in UTF-8: save it as such") from None
+    if not lines:
+        raise UserError(f"{path} is empty")
+    separator = next((mark for mark in "\t;," if mark in lines[0]), None)
+    first = lines[0].split() if separator is None else next(csv.reader(lines[:1], delimiter=separator))
+    # pandas numbers the columns of a table without names: 0,1,2 is a row of names too.
+    named = not all(map(_is_number, first)) or first == [str(place) for place in range(len(first))] != ["0"]
+    body = lines[1:] if named else lines
+    if separator in ("\t", ";"):
+        body = [line.replace(",", ".") for line in body]
+    _check_count(path, len(body), len(first))
+    try:
+        signal = (
+            np.loadtxt(body, delimiter=separator, ndmin=2, comments=None, quotechar='"') if body else np.empty((0, 0))
+        )
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not a table of numbers ({brief(error)}; rows are counted after the names)"
+        ) from None
+    if signal.shape[1] != len(first):
+        raise UserError(f"{path} has {len(first)} cells in its first row and {signal.shape[1]} in the others")
+    return ([name.strip() for name in first] if named else None), signal
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", "."))
+    except ValueError:
+        return False
+    return True
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        # Mapped: neither a pickle is run nor memory taken before the shape is known.
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, EOFError, OverflowError) as error:
+        raise UserError(f"{path} is not a .npy file of numbers ({brief(error)})") from None
+    if array.dtype.kind not in "fiu" or array.ndim != 2:
+        raise UserError(f"{path} holds {array.dtype} of shape {array.shape}, not numbers (samples, leads)")
+    _check_count(path, *array.shape)
+    return np.array(array, np.float64)
+
+
+def _check_count(path: Path, samples: int, columns: int) -> None:
+    if not 0 < samples * columns <= MAX_VALUES:
+        advice = "cut it into parts" if samples * columns else "it is empty"
+        raise UserError(f"{path} has {samples:,} samples of {columns} leads, not 1 to {MAX_VALUES:,} values: {advice}")

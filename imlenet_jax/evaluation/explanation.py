@@ -1,0 +1,114 @@
+"""What there is to show about one record: its signal, the prediction and, for imle_net, the attention."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imlenet_jax.data.ecg import ECG
+from imlenet_jax.evaluation.attention import Attention, attention_maps
+
+if TYPE_CHECKING:
+    from imlenet_jax.classifier import Classifier
+
+PURPOSE = "For research, not for diagnosis."
+
+# Little weight to much: part of viridis, whose lightness falls evenly, so that grey print and colour-blind readers see
+# the same order; its light end is left out, since a trace must be legible on paper.
+COLOURS = ("#44bf70", "#22a884", "#21918c", "#2a788e", "#355f8d", "#414487", "#482475", "#440154")
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """One window of one record, as the network saw it, and what the network said.
+
+    Attributes:
+        name: the record's name, with the window's where there are several.
+        signal_mv: (length, leads), in mV.
+        sampling_rate: Hz.
+        leads, classes: their names, in the order of the arrays.
+        probabilities: (classes,), 0 to 1.
+        thresholds: a class is predicted from this probability on; None where there is none.
+        notes: sentences for the reader, such as what was changed in the record.
+        attention: that of this record, without the first axis (`Attention.record`); None for networks without.
+    """
+
+    name: str
+    signal_mv: NDArray
+    sampling_rate: int
+    leads: tuple[str, ...]
+    classes: tuple[str, ...]
+    probabilities: NDArray
+    thresholds: tuple[float | None, ...]
+    notes: tuple[str, ...] = ()
+    attention: Attention | None = None
+
+    @property
+    def predicted(self) -> tuple[bool | None, ...]:
+        """Per class whether its probability reaches the threshold; None where there is none."""
+        pairs = zip(self.probabilities, self.thresholds, strict=True)
+        return tuple(None if limit is None else bool(value >= limit) for value, limit in pairs)
+
+    @property
+    def verdict(self) -> str:
+        """The predicted classes in words."""
+        if all(yes is None for yes in self.predicted):
+            return "no thresholds"
+        return ", ".join(name for name, yes in zip(self.classes, self.predicted, strict=True) if yes) or "none"
+
+    def most_attended(self, count: int = 3) -> list[tuple[str, float]]:
+        """The leads of most weight and their share of the attention, largest first; empty without attention."""
+        if self.attention is None:
+            return []
+        order = np.argsort(-self.attention.channel, kind="stable")[:count]
+        return [(self.leads[place], float(self.attention.channel[place])) for place in order]
+
+    def as_json(self) -> dict[str, Any]:
+        """Prediction and notes, and the attention by lead and by window, in JSON types; no signal, no beat level."""
+        columns = (self.classes, self.probabilities, self.thresholds, self.predicted)
+        described: dict[str, Any] = {
+            "purpose": PURPOSE,
+            "name": self.name,
+            "notes": list(self.notes),
+            "classes": {
+                name: {"probability": float(probability), "threshold": threshold, "predicted": predicted}
+                for name, probability, threshold, predicted in zip(*columns, strict=True)
+            },
+        }
+        if self.attention is not None:
+            described["most_attended_leads"] = [lead for lead, _ in self.most_attended()]
+            described["attention"] = {
+                lead: {"share": float(share), "windows": windows.tolist()}
+                for lead, share, windows in zip(self.leads, self.attention.channel, self.attention.rhythm, strict=True)
+            }
+        return described
+
+
+def explain(classifier: "Classifier", ecgs: Sequence[ECG], batchsize: int = 32) -> list[Explanation]:
+    """Predict ECGs and say where the network looked.
+
+    They run in batches of exactly `batchsize`, the last one filled up, so that one program is compiled for any number.
+
+    Raises:
+        UserError: an ECG is not `complete`, or was read for another network's leads or length.
+    """
+    signals = np.stack([ecg.signal_mv for ecg in ecgs])
+    full = np.concatenate([signals, np.repeat(signals[-1:], -len(signals) % batchsize, axis=0)])
+    probabilities = classifier.predict_proba(full, batchsize)
+    maps = attention_maps(classifier, full, batchsize) if classifier.meta.model == "imle_net" else None
+    return [
+        Explanation(
+            name=ecg.name,
+            signal_mv=ecg.signal_mv,
+            sampling_rate=classifier.sampling_rate,
+            leads=classifier.leads,
+            classes=classifier.classes,
+            probabilities=probabilities[row],
+            thresholds=tuple(classifier.meta.thresholds or [None] * len(classifier.classes)),
+            notes=(*(f"implausible: {finding}" for finding in ecg.findings), *ecg.notes),
+            attention=None if maps is None else maps.record(row),
+        )
+        for row, ecg in enumerate(ecgs)
+    ]

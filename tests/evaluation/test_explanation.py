@@ -1,0 +1,86 @@
+"""Predictions in words."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from imlenet_jax.data.ecg import ECG
+from imlenet_jax.data.ptbxl import LEADS
+from imlenet_jax.evaluation.explanation import PURPOSE, Explanation, explain
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "predicted", "verdict"),
+    [
+        ((0.5, 0.2, 0.9), (False, True, True), "MI, NORM"),
+        ((0.5, 0.3, 0.91), (False, False, False), "none"),
+        ((0.5, None, 0.9), (False, None, True), "NORM"),
+        ((0.5, None, 0.95), (False, None, False), "none"),
+        ((None, None, None), (None, None, None), "no thresholds"),
+    ],
+)
+def test_classes_are_predicted_from_their_threshold_on(thresholds, predicted, verdict):
+    signal, probabilities = np.zeros((1000, 12)), np.array([0.1, 0.2, 0.9])
+    explanation = Explanation("x", signal, 100, ("I",) * 12, ("CD", "MI", "NORM"), probabilities, thresholds)
+    assert explanation.predicted == predicted
+    assert explanation.verdict == verdict
+
+
+class Network:
+    """In place of a Classifier: probabilities and attention that tell which record they are of."""
+
+    classes, leads, sampling_rate = ("CD", "MI"), LEADS, 100
+
+    def __init__(self, model="imle_net", thresholds=(0.5, None)):
+        self.meta = SimpleNamespace(model=model, thresholds=thresholds)
+        self.batches = []
+
+    def predict_proba(self, signals, batchsize):
+        self.batches.append((len(signals), batchsize))
+        return np.stack([signals[:, 0, 0], 1 - signals[:, 0, 0]], axis=1)
+
+    def attend(self, signals, batchsize):
+        n = len(signals)
+        channel = np.ones((n, 12))
+        channel[:, 7] += signals[:, 0, 0]
+        channel[:, 2] += 0.5 * signals[:, 0, 0]
+        levels = {"beat": np.ones((n, 12, 20, 13)), "rhythm": np.ones((n, 12, 20)), "channel": channel}
+        return {name: level / level.sum(-1, keepdims=True) for name, level in levels.items()}
+
+
+def ecgs(count):
+    signals = np.zeros((count, 1000, 12), np.float32)
+    signals[:, 0, 0] = np.arange(count) / 8
+    return [ECG(f"r{row}", Path("r.hea"), signal, ("cut",), ("flat",)) for row, signal in enumerate(signals)]
+
+
+def test_every_ecg_gets_its_own_answer_in_batches_of_one_size():
+    network = Network()
+    explained = explain(network, ecgs(5), batchsize=4)
+    assert network.batches == [(8, 4)]
+    assert [one.name for one in explained] == ["r0", "r1", "r2", "r3", "r4"]
+    np.testing.assert_allclose([one.probabilities[0] for one in explained], np.arange(5) / 8)
+    assert explained[4].predicted == (True, None) and explained[3].predicted == (False, None)
+    assert explained[0].notes == ("implausible: flat", "cut")
+    np.testing.assert_allclose(explained[4].attention.channel[7], 1.5 / 12.75)
+    assert [lead for lead, _ in explained[4].most_attended()] == ["V2", "III", "I"]
+    np.testing.assert_allclose(explained[4].most_attended(1)[0][1], 1.5 / 12.75)
+
+
+def test_the_json_says_it_all():
+    report = json.loads(json.dumps(explain(Network(), ecgs(5))[4].as_json(), allow_nan=False))
+    assert report["purpose"] == PURPOSE == "For research, not for diagnosis."
+    assert report["classes"]["CD"] == {"probability": 0.5, "threshold": 0.5, "predicted": True}
+    assert report["classes"]["MI"] == {"probability": 0.5, "threshold": None, "predicted": None}
+    assert report["most_attended_leads"] == ["V2", "III", "I"]
+    assert list(report["attention"]) == list(LEADS)
+    np.testing.assert_allclose(report["attention"]["V2"]["windows"], [0.05] * 20)
+
+
+def test_networks_without_attention_or_thresholds_are_explained_without():
+    (one,) = explain(Network("mousavi", None), ecgs(1))
+    assert one.attention is None and one.most_attended() == [] and one.thresholds == (None, None)
+    assert "attention" not in one.as_json()

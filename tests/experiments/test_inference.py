@@ -1,0 +1,194 @@
+"""The inference command as users call it."""
+
+import functools
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import experiments.inference
+from imlenet_jax.classifier import Classifier, load
+from imlenet_jax.data.ecg import read_ecg
+from imlenet_jax.data.ptbxl import LEADS, SUPERCLASSES
+from imlenet_jax.data.sources import read_source
+from imlenet_jax.models import create_model, init_variables, make_config
+from imlenet_jax.training.checkpoint import Checkpoints, Meta
+
+SMALL = {"filters": [4, 4], "blocks_per_stage": 1, "lstm_units": 4, "attention_dim": 4}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A folder with an untrained imle_net and its sub-diagnosis."""
+    folder = tmp_path_factory.mktemp("inference") / "checkpoints"
+    for name, thresholds in (("imle_net", [0.1, 0.9, 0.1, 0.9, None]), ("imle_net_sub", None)):
+        config = make_config("imle_net", SMALL)
+        variables = jax.jit(functools.partial(init_variables, create_model("imle_net", config)))(jax.random.key(0))
+        scaler = {"mean": 0.0, "std": 0.25}
+        meta = Meta("imle_net", SMALL, list(SUPERCLASSES), list(LEADS), 100, scaler, thresholds)
+        with Checkpoints(folder / name) as saved:
+            saved.save(meta, variables=variables)
+    return folder
+
+
+load_once = functools.cache(load)  # what is compiled for one test serves the next
+
+
+@pytest.fixture
+def call(tmp_path, checkpoints, monkeypatch, capsys):
+    """Run the command in an empty folder: exit status, what it said on stdout, and on stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiments.inference, "load", load_once)
+
+    def run(*flags):
+        flags = ["--checkpoint_dir", checkpoints, *flags]
+        monkeypatch.setattr(sys, "argv", ["inference", *map(str, flags)])
+        with pytest.raises(SystemExit) as ended:
+            experiments.inference.main()
+        return ended.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def records(synthetic_shards):
+    """The folder of 80 synthetic WFDB records."""
+    return synthetic_shards.parent / "records100" / "00000"
+
+
+def report(folder):
+    return json.loads((folder / "explanation.json").read_text())
+
+
+def test_one_record_end_to_end(call, records, checkpoints, tmp_path):
+    status, out, _ = call("--dir", records / "00001_lr")
+    assert status == 0
+    results = tmp_path / "results" / "00001_lr"
+    names = {"explanation.json", "visualization.png", "visualization.svg", "channel_visualization.html"}
+    assert {path.name for path in results.iterdir()} == names
+    (ecg,) = read_ecg(records / "00001_lr.hea")
+    classifier = load_once(checkpoints / "imle_net", "best")
+    expected = classifier.predict_proba(ecg.signal_mv[None])[0]
+    answer = report(results)
+    np.testing.assert_allclose(
+        [answer["classes"][name]["probability"] for name in SUPERCLASSES], expected, rtol=1e-5, atol=1e-7
+    )
+    decisions = [answer["classes"][name]["predicted"] for name in SUPERCLASSES]
+    assert decisions == [bool(expected[0] >= 0.1), bool(expected[1] >= 0.9), bool(expected[2] >= 0.1), False, None]
+    channel = classifier.attend(ecg.signal_mv[None])["channel"][0]
+    assert answer["most_attended_leads"] == [LEADS[place] for place in np.argsort(-channel)[:3]]
+    assert answer["source"] == str((records / "00001_lr.hea").resolve())
+    assert f"{expected[0]:.3f}  yes  (threshold 0.100)" in out
+    assert f"most attended leads: {answer['most_attended_leads'][0]} " in out
+    assert "For research, not for diagnosis." in out
+    for path in results.iterdir():
+        if path.suffix != ".png":
+            assert "For research, not for diagnosis." in path.read_text()
+
+
+def test_a_folder_is_compiled_once_and_done_whole(call, records, monkeypatch, tmp_path):
+    compiled = []
+    original = Classifier._run
+    monkeypatch.setattr(
+        Classifier, "_run", lambda self, *a: (original(self, *a), compiled.append(self._apply._cache_size()))[0]
+    )
+    for row in range(1, 8):
+        for suffix in (".hea", ".dat"):
+            (tmp_path / f"{row:05d}_lr{suffix}").symlink_to(records / f"{row:05d}_lr{suffix}")
+    status, out, _ = call("--dir", ".", "--batchsize", 3, "--figures", "False")
+    assert status == 0
+    assert len(list((tmp_path / "results").iterdir())) == 7
+    assert len(compiled) == 6 and len(set(compiled)) == 1  # three batches, asked for prediction and for attention
+    assert out.count("most attended leads") == 7
+
+
+def test_what_is_wrong_is_said_first_and_the_others_go_on(call, records, tmp_path):
+    source = read_source(records / "00002_lr.hea")
+    signals = {"gap": source.signal.copy(), "unit": 1000 * source.signal, "short": source.signal[:900]}
+    signals["gap"][7, 3] = np.nan
+    for name, signal in signals.items():
+        np.save(tmp_path / f"{name}.npy", signal)
+    np.save(tmp_path / "object.npy", np.array([None]), allow_pickle=True)
+    flags = ["--sampling_rate", 100, "--leads", ",".join(LEADS), "--figures", "False"]
+    names = ["gap.npy", "unit.npy", "short.npy", "object.npy"]
+    status, out, err = call("--dir", *names, "gone/../unit.npy", *flags)
+    assert status == 2 and "there is no" in err
+    status, out, err = call("--dir", *names, records / "00003_lr", *flags)
+    assert status == 2
+    (error,) = [line for line in err.splitlines() if line.startswith("error")]
+    assert error == "error: no prediction for gap (gap.npy), short.npy, object.npy, for the reasons given above"
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["00003_lr", "unit"]
+    first_probability = out.index("(threshold")
+    for sentence in (
+        "gap: implausible: samples are missing in aVR (1 samples)",
+        "unit: implausible: the leads typically deflect by",
+        "unusable: short.npy lasts 9 s, less than 10 s",
+        "unusable: object.npy is not a .npy file of numbers",
+    ):
+        assert out.index(sentence) < first_probability
+    assert report(tmp_path / "results" / "unit")["notes"][0].startswith("implausible: the leads typically deflect by")
+
+
+def test_records_of_one_name_do_not_replace_each_other(call, records, tmp_path):
+    for folder, row in (("a", 4), ("b", 5)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rec.hea").write_text((records / f"{row:05d}_lr.hea").read_text())
+        (tmp_path / folder / f"{row:05d}_lr.dat").symlink_to(records / f"{row:05d}_lr.dat")
+    for _ in range(2):  # again: the same folders
+        status, out, _ = call("--dir", "a/rec", "b/rec", "--figures", "False")
+        assert status == 0 and "results/rec-2" in out
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["rec", "rec-2"]
+    assert report(tmp_path / "results" / "rec")["source"].endswith("a/rec.hea")
+    assert report(tmp_path / "results" / "rec-2")["source"].endswith("b/rec.hea")
+
+
+def test_long_recordings_give_one_answer_per_window(call, records, tmp_path):
+    signal = np.concatenate([read_source(records / f"0000{row}_lr.hea").signal for row in (6, 7)])
+    np.savetxt(tmp_path / "two.csv", signal, delimiter=",", header=",".join(LEADS), comments="")
+    status, _, _ = call("--dir", "two.csv", "--sampling_rate", 100, "--figures", "False", "--sub", True, "--out", "o")
+    assert status == 0
+    assert report(tmp_path / "o" / "two[0-10s]")["checkpoint"].endswith("imle_net_sub")
+    call("--dir", records / "00007_lr", "--figures", "False", "--sub", "True", "--out", "o")
+    parts = [report(tmp_path / "o" / name)["classes"]["MI"]["probability"] for name in ("two[10-20s]", "00007_lr")]
+    np.testing.assert_allclose(*parts, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ([], "the following arguments are required: --dir"),
+        (["--dir", "nothing"], "--dir nothing: there is no nothing.hea"),
+        (["--dir", "{}", "--model", "cnn"], "--model 'cnn' is unknown"),
+        (["--dir", "{}", "--model", "mousavi"], "mousavi: no such checkpoint folder"),
+        (["--dir", "{}", "--unit", "mV"], "--sampling_rate, --leads and --unit are for .csv and .npy files"),
+        (["--dir", "{}", "--unit", "Pa"], "'Pa' is not mV, uV or V"),
+        (["--dir", "{}", "--lead_map", "MLII"], "is not a list of NAME=LEAD"),
+        (["--dir", "{}", "--lead_map", "MLII=V9"], "is not a list of NAME=LEAD"),
+        (["--dir", "{}", "--out", "file/below"], "--out file/below is, or lies below, a file"),
+        (["--dir", "{}", "--batchsize", "0"], "not a whole number of at least 1"),
+    ],
+)
+def test_mistakes_are_refused_in_one_sentence(call, records, tmp_path, flags, sentence):
+    (tmp_path / "file").touch()
+    status, _, err = call(*[flag.format(records / "00001_lr") for flag in flags])
+    assert status == 2 and sentence in err and "Traceback" not in err
+    assert not (tmp_path / "results").exists()
+
+
+def test_real_records_at_500_hz_give_the_answers_of_their_100_hz_twins(call, ptbxl_folder, tmp_path):
+    stems = [
+        ptbxl_folder / f"records{rate}/00000/{row:05d}_{end}"
+        for row in range(1, 6)
+        for rate, end in ((100, "lr"), (500, "hr"))
+    ]
+    status, _, _ = call("--dir", *stems, "--figures", "False")
+    assert status == 0
+
+    def probabilities(end):
+        folders = [tmp_path / "results" / f"{row:05d}_{end}" for row in range(1, 6)]
+        return np.array([[c["probability"] for c in report(folder)["classes"].values()] for folder in folders])
+
+    low, high = probabilities("lr"), probabilities("hr")
+    assert np.abs(low - high).mean() < min(0.02, 0.2 * np.abs(low - np.roll(low, 1, axis=0)).mean())
