@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     logits = predict(devices.put_everywhere(variables), split, meta.scaling, args.batchsize, progress="testing")
     thresholds = None if meta.thresholds is None else np.array(meta.thresholds, float)
     report = evaluate(split.labels, logits, meta.classes, thresholds)
-    print(format_table(report, args.model))
+    print(format_table(report, args.model if dataset.source == "PTB-XL" else None))
 
     metrics = args.log_dir / f"{args.model}_{args.split}_logs.json"
     predictions = args.log_dir / f"{args.model}_{args.split}_predictions.csv"
@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> None:
         "split": args.split,
         "folds": list(folds),
         "records": len(split.rows),
+        "data": dataset.source,
     }
     write_json(metrics, about | {"data_fingerprint": dataset.fingerprint, "metrics": report})
     frame = predictions_frame(split.ecg_id, split.labels, sigmoid(logits), meta.classes)

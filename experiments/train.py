@@ -80,13 +80,14 @@ def run(args: argparse.Namespace) -> None:
     meta = describe(args, dataset, train)
 
     folder = args.checkpoint_dir / args.model
-    old = move_aside(folder)
-    if old:
-        print(f"earlier checkpoints moved to {old}")
-    print(f"{args.model}: {len(train.rows)} records to train on, {len(validation.rows)} to validate on")
     recipe = Recipe(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)})
-    with RunLog(args.log_dir, args.model, meta.training, args.loggr) as log, Checkpoints(folder) as checkpoints:
-        best = fit(meta, train, validation, recipe, devices, checkpoints, log)
+    with RunLog(args.log_dir, args.model, meta.training, args.loggr) as log:  # before anything is moved
+        old = move_aside(folder)
+        if old:
+            print(f"earlier checkpoints moved to {old}")
+        print(f"{args.model}: {len(train.rows)} records to train on, {len(validation.rows)} to validate on")
+        with Checkpoints(folder) as checkpoints:
+            best = fit(meta, train, validation, recipe, devices, checkpoints, log)
     print(f"best: epoch {best['epoch']}, validation macro AUC {best[SCORE]:.4f}")
     print(f"checkpoints: {folder}   logs: {log.path}")
     print(f"next: python -m experiments.test --model {args.model} --data_dir {args.data_dir}")

@@ -25,6 +25,7 @@ from imlenet_jax.data.ptbxl import (
     SECONDS,
     STATEMENTS,
     SUPERCLASSES,
+    TRUTH,
     Metadata,
     read_metadata,
     read_statements,
@@ -112,7 +113,9 @@ def prepare_shards(
         parts, converted = _convert_all(jobs, workers or usable_cores(), progress)
         seconds = time.perf_counter() - start
         content = _manifest(jobs, parts, metadata, statements)
-        write_manifest(out, {**content, "source": {"folder": data_dir.resolve().name, **source, "missing": missing}})
+        name = "synthetic" if (data_dir / TRUTH).exists() else "PTB-XL"
+        origin = {"name": name, "folder": data_dir.resolve().name, **source, "missing": missing}
+        write_manifest(out, {**content, "source": origin})
         shards = {job.target for job in jobs}
         _remove(path for path in out.glob("shard-*") if path not in shards)
     return Prepared(out, converted, seconds)

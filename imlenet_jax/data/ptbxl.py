@@ -17,6 +17,7 @@ SAMPLING_RATES = (100, 500)
 SECONDS = 10
 DATABASE = "ptbxl_database.csv"
 STATEMENTS = "scp_statements.csv"
+TRUTH = "truth.json"  # what only the synthetic data set has (synthetic.py)
 
 _FILENAME_COLUMN = {100: "filename_lr", 500: "filename_hr"}
 
