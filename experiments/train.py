@@ -8,6 +8,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
+
 from experiments.cli import (
     Parser,
     add_data_flags,
@@ -22,6 +24,7 @@ from imlenet_jax.data.loader import Split, check_batchsize, select
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.errors import UserError
+from imlenet_jax.evaluation.metrics import macro_auc_present
 from imlenet_jax.models import MODELS, entry, make_config
 from imlenet_jax.training.checkpoint import SCORE, Checkpoints, Meta, move_aside
 from imlenet_jax.training.logs import RunLog
@@ -76,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
     dataset = open_dataset(args.data_dir, allow_missing=args.allow_missing)
     train = select(dataset, args.train_folds, "training", args.min_likelihood)
     validation = select(dataset, args.val_folds, "validation", args.min_likelihood)
-    check_batchsize(train, args.batchsize)
+    check(args, train, validation, devices)
     meta = describe(args, dataset, train)
 
     folder = args.checkpoint_dir / args.model
@@ -91,6 +94,19 @@ def run(args: argparse.Namespace) -> None:
     print(f"best: epoch {best['epoch']}, validation macro AUC {best[SCORE]:.4f}")
     print(f"checkpoints: {folder}   logs: {log.path}")
     print(f"next: python -m experiments.test --model {args.model} --data_dir {args.data_dir}")
+
+
+def check(args: argparse.Namespace, train: Split, validation: Split, devices: Devices) -> None:
+    """Refuse, before anything is written, records that cannot be trained or validated on."""
+    check_batchsize(train, args.batchsize)
+    rest = len(train) % args.batchsize
+    if not args.drop_last and rest % len(devices):
+        raise UserError(
+            f"--drop_last False leaves a last batch of {rest} records, which does not divide over {len(devices)} "
+            "devices: leave it out, or take another --batchsize or --num_devices"
+        )
+    if np.isnan(macro_auc_present(validation.labels, validation.labels)):
+        raise UserError("all validation records have the same classes, so no epoch is the best: change --val_folds")
 
 
 def describe(args: argparse.Namespace, dataset: Dataset, train: Split) -> Meta:

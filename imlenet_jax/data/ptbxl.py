@@ -51,6 +51,10 @@ def read_metadata(csv_path: Path, sampling_rate: int = 100) -> Metadata:
     rows = _read_table(csv_path, ("ecg_id", "patient_id", "scp_codes", "strat_fold", filename))
     if not rows:
         raise UserError(f"{csv_path} has no records: restore it from PTB-XL")
+    if not any(row[filename] for row in rows):
+        raise UserError(
+            f"{csv_path} names no recordings at {sampling_rate} Hz: use other data or another sampling rate"
+        )
     ids: list[int] = []
     patients: list[int] = []
     folds: list[int] = []

@@ -108,13 +108,17 @@ class Checkpoints:
         with self._writing():  # also raises what went wrong in the background with the save before
             self._manager.save(meta.epoch, args=ocp_args.Composite(**items), metrics=score)
 
+    def wait(self) -> None:
+        """Wait until all that was saved is on the disk."""
+        with self._writing():
+            self._manager.wait_until_finished()
+
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *error: object) -> None:
         try:
-            with self._writing():
-                self._manager.wait_until_finished()
+            self.wait()
         finally:
             self._manager.close()
             for partial in self.folder.glob("*.orbax-checkpoint-tmp"):

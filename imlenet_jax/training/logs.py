@@ -1,6 +1,7 @@
 """Where the metrics of each epoch go: the terminal, a JSON file, TensorBoard, and wandb if asked."""
 
 import contextlib
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from imlenet_jax.files import write_json
 class RunLog:
     """The log of one run: call it with each epoch's metrics. Use as a context manager.
 
-    Writes `<log_dir>/<model>_train_logs.json`, a list of values per metric, anew after every epoch, and TensorBoard
+    Writes `<log_dir>/<model>_train_logs.json`, a list of values per metric (null where one does not exist), anew after every epoch, and TensorBoard
     files under `<log_dir>/<model>_tensorboard`.
 
     Raises:
@@ -26,7 +27,7 @@ class RunLog:
 
     def __init__(self, log_dir: Path, model: str, settings: dict[str, Any], use_wandb: bool = False):
         self.path = Path(log_dir) / f"{model}_train_logs.json"
-        self._history: dict[str, list[float]] = {}
+        self._history: dict[str, list[float | None]] = {}
         self._settings = settings
         self._folder = Path(log_dir) / f"{model}_tensorboard"
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +38,7 @@ class RunLog:
     def __call__(self, row: dict[str, float]) -> None:
         """Log one epoch."""
         for name, value in row.items():
-            self._history.setdefault(name, []).append(value)
+            self._history.setdefault(name, []).append(value if math.isfinite(value) else None)
         self._write_event(row)
         write_json(self.path, {"settings": self._settings, "history": self._history})
         if self._wandb is not None:

@@ -246,6 +246,7 @@ def test_the_manifest_is_strict_json_with_a_checksum_per_shard(tiny_ptbxl, out):
     content = json.loads((out / "manifest.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert [len(shard["crc32"]) for shard in content["shards"]] == [8] * 5
     assert content["source"]["missing"] == []
+    assert content["source"]["name"] == open_shards(out).source == "PTB-XL"
 
 
 @pytest.mark.filterwarnings("default:.*are flat:imlenet_jax.errors.DataWarning")
