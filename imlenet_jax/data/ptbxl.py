@@ -39,6 +39,16 @@ class Metadata(NamedTuple):
     scp_codes: list[dict[str, float]]
     stems: list[str]
 
+    def take(self, rows: Sequence[int]) -> "Metadata":
+        """These rows only, in this order."""
+        return Metadata(
+            self.ecg_id[rows],
+            self.patient_id[rows],
+            self.fold[rows],
+            [self.scp_codes[row] for row in rows],
+            [self.stems[row] for row in rows],
+        )
+
 
 def read_metadata(csv_path: Path, sampling_rate: int = 100) -> Metadata:
     """Read `ptbxl_database.csv` of PTB-XL 1.0.1 to 1.0.3.
