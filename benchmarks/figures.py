@@ -52,7 +52,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     handles = rates.get_legend_handles_labels()[0] + roofline.get_legend_handles_labels()[0]
     figure.legend(handles=handles, loc="outside right upper", fontsize="small")
     machine = results["machine"]
-    figure.suptitle(f"{machine['device']}, {machine['processor']}, jax {machine['jax']}, {machine['date'][:10]}")
+    figure.suptitle(f"{machine['devices']}, {machine['cpu']}, jax {machine['versions']['jax']}, {machine['date'][:10]}")
     figure.savefig(path, dpi=120)
 
 

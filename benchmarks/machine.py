@@ -1,100 +1,52 @@
-"""What machine this is, and the most it can do: the ceilings that a step is held against."""
+"""Where, when and with what a benchmark's figures were taken: they mean nothing without it."""
 
 import datetime
 import os
 import platform
-import time
-from collections.abc import Callable, Sequence
+import shlex
+import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from benchmarks.cost import program_cost
 from imlenet_jax.data.prepare import usable_cores
-from imlenet_jax.training.parallel import Devices
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-REPEATS = 10
-MATRIX_SIZE = {"cpu": 2048}
-COPY_BYTES = 2**28  # far larger than a cache
-LOOP = 4096
-LOOP_BYTES = 4096  # XLA compiles a loop over still less data to one kernel
+from imlenet_jax.training.checkpoint import versions
 
 
-class Ceilings(NamedTuple):
-    """The most that the devices of a run reach together.
-
-    Attributes:
-        flops_per_s: of a large matrix product, two operations per multiplication.
-        bytes_per_s: of a large copy, read and written.
-        kernel_s: seconds per operation in a loop of operations too small to take any time themselves.
-    """
-
-    flops_per_s: float
-    bytes_per_s: float
-    kernel_s: float
-
-
-def measure_ceilings(devices: Devices, dtypes: Sequence[str]) -> dict[str, Ceilings]:
-    """Measure them per data type, each on all devices at once, the best of several runs."""
-    copy, _ = best_run(lambda a: a + 1, _on_each(devices, (COPY_BYTES // 4,)))
-    loop, kernels = best_run(
-        lambda a: jax.lax.fori_loop(0, LOOP, lambda _, b: jnp.cos(b), a), _on_each(devices, (LOOP_BYTES // 4,))
-    )
-    size = MATRIX_SIZE.get(jax.default_backend(), 8192)
-    ceilings = {}
-    for dtype in dtypes:
-        matrices = _on_each(devices, (size, size), dtype, 1 / size)
-        product, _ = best_run(lambda a: jnp.einsum("dij,djk->dik", a, a), matrices)
-        ceilings[dtype] = Ceilings(
-            flops_per_s=2 * size**3 * len(devices) / product,
-            bytes_per_s=2 * COPY_BYTES * len(devices) / copy,
-            kernel_s=loop / kernels,
-        )
-    return ceilings
-
-
-def best_run(function: Callable[[jax.Array], jax.Array], value: jax.Array) -> tuple[float, int]:
-    """The shortest of several runs, as other processes only ever slow one down, and the kernels that it started.
-
-    Each run takes what the one before returned, in the same memory: fresh pages would be timed too.
-    """
-    compiled = jax.jit(function, donate_argnums=0).lower(value).compile()
-    value = jax.block_until_ready(compiled(value))
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        value = jax.block_until_ready(compiled(value))
-        seconds.append(time.perf_counter() - start)
-    return min(seconds), program_cost(compiled.as_text() or "").kernels
-
-
-def describe_machine(devices: Devices) -> dict[str, Any]:
-    """Where, when and with what the figures were taken."""
+def machine() -> dict[str, Any]:
+    """Date, command, processor, load, devices and versions, as JSON types."""
+    devices = jax.local_devices()
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": f"{len(devices)} x {jax.devices()[0].device_kind}",
-        "processor": _processor(),
+        "command": command(_module(), sys.argv[1:]),
+        "cpu": cpu_model(),
         "cores": usable_cores(),
         "load": round(os.getloadavg()[0], 2),
+        "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
         "platform": platform.platform(),
         "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
+        "versions": versions() | {"wfdb": version("wfdb")},
     }
 
 
-def _processor() -> str:
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name; that of its architecture where the system does not tell."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = cpuinfo.read_text().splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return names[0] if names else platform.processor() or platform.machine()
 
 
-def _on_each(devices: Devices, shape: tuple[int, ...], dtype: str = "float32", value: float = 0.5) -> jax.Array:
-    """An array of this shape on every device, as one array with a leading axis for the devices."""
-    return jax.jit(lambda: jnp.full((len(devices), *shape), value, dtype), out_shardings=devices.batch)()
+def command(module: str, arguments: list[str]) -> str:
+    """The command as it is recorded: where things lie on this machine is nobody's business, so paths are shortened."""
+    names = [Path(argument).name if "/" in argument else argument for argument in arguments]
+    return shlex.join(["python", "-m", module, *names])
+
+
+def _module() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec else sys.argv[0]

@@ -1,24 +1,20 @@
 """The steps that are measured: the project's own, compiled for given shapes."""
 
-import inspect
 import time
 from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from imlenet_jax.data.loader import Batch
-from imlenet_jax.errors import UserError
 from imlenet_jax.models import Config, create_model, init_variables
+from imlenet_jax.training.loop import DTYPES
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import Devices
 from imlenet_jax.training.step import Scaler, new_state, predict_step, train_step
 
 MODES = ("train", "infer")
-DTYPES = ("float32", "bfloat16")
 SEED = np.uint32(0)
 
 
@@ -33,18 +29,18 @@ class Step:
     def __init__(
         self, model: str, mode: str, config: Config, dtype: str, batch: Batch, scaler: Scaler, devices: Devices
     ):
-        network = build_network(model, config, dtype)
+        network = create_model(model, config, dtype=DTYPES[dtype])
         optimizer = make_optimizer(model)
         create = jax.jit(lambda key: new_state(init_variables(network, key), optimizer))
         state = devices.put_everywhere(create(jax.random.key(0)))
         self._training = mode == "train"
         if self._training:
             self._state: Any = state
-            self._rest: tuple[Any, ...] = (scaler, SEED)
-            step = jax.jit(partial(train_step, network, optimizer), donate_argnums=0)
+            self._rest: tuple[Any, ...] = devices.put_everywhere((None, scaler, SEED))
+            step = devices.compile_step(partial(train_step, network, optimizer))
         else:
-            self._state, self._rest = state.variables, (scaler,)
-            step = jax.jit(partial(predict_step, network))
+            self._state, self._rest = state.variables, (devices.put_everywhere(scaler),)
+            step = devices.compile_predict(partial(predict_step, network))
         start = time.perf_counter()
         self.lowered = step.lower(self._state, batch, *self._rest)
         self.compiled = self.lowered.compile()
@@ -65,12 +61,3 @@ class Step:
             return None
         inputs_and_outputs = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
         return inputs_and_outputs + memory.temp_size_in_bytes
-
-
-def build_network(model: str, config: Config, dtype: str) -> nn.Module:
-    """A network that computes in `dtype`; `UserError` where this version has only float32."""
-    if dtype == "float32":
-        return create_model(model, config)
-    if "dtype" not in inspect.signature(create_model).parameters:
-        raise UserError(f"--dtype {dtype}: the networks of this version compute in float32 only, leave it out")
-    return create_model(model, config, dtype=jnp.dtype(dtype))  # type: ignore[call-arg]

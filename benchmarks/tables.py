@@ -21,12 +21,12 @@ def throughput_tables(results: Results) -> str:
 def machine_lines(results: Results) -> str:
     """Machine, versions, date and command."""
     machine = results["machine"]
-    versions = ", ".join(f"{name} {machine[name]}" for name in ("jax", "jaxlib", "flax", "optax", "numpy"))
+    packages = (f"{name} {machine['versions'][name]}" for name in ("jax", "jaxlib", "flax", "optax", "numpy"))
     frameworks = {row["framework"] for row in results["rows"] if "framework" in row}
     return (
-        f"{machine['date'][:10]}, {machine['device']} ({machine['processor']}, {machine['cores']} cores, load "
-        f"{machine['load']}), python {machine['python']}, {', '.join([versions, *sorted(frameworks)])}:\n\n"
-        f"```\n{results['command']}\n```\n"
+        f"{machine['date'][:10]}, {machine['devices']} ({machine['cpu']}, {machine['cores']} cores, load "
+        f"{machine['load']}), python {machine['python']}, {', '.join([*packages, *sorted(frameworks)])}:\n\n"
+        f"```\n{machine['command']}\n```\n"
     )
 
 

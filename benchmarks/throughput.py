@@ -10,7 +10,6 @@ program and held against what the machine does at most.
 
 import argparse
 import itertools
-import shlex
 import sys
 import tempfile
 import time
@@ -23,19 +22,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from benchmarks.ceilings import Ceilings, measure_ceilings
 from benchmarks.cost import Cost, step_cost
 from benchmarks.figures import check_matplotlib, draw
-from benchmarks.machine import Ceilings, describe_machine, measure_ceilings
+from benchmarks.machine import machine
 from benchmarks.records import config_for, first_batch, open_split, standardised
 from benchmarks.reference import turn
 from benchmarks.side_by_side import Original, Turn, check_reference, time_in_turn
-from benchmarks.steps import DTYPES, MODES, Step, build_network
+from benchmarks.steps import MODES, Step
 from benchmarks.tables import digits, milliseconds, throughput_tables
 from experiments.cli import Parser, execute, positive_int
 from imlenet_jax.data.loader import Batch, Split, eval_batches, prefetch, train_batches
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_atomically, write_json
 from imlenet_jax.models import MODELS
+from imlenet_jax.training.loop import DTYPES
 from imlenet_jax.training.parallel import Devices, print_devices
 from imlenet_jax.training.step import Scaler
 
@@ -77,13 +78,11 @@ def run(args: argparse.Namespace) -> None:
     if args.reference:
         check_reference(args.reference, args.reference_python, args.models, args.dtype)
     print_devices()
-    results: dict[str, Any] = {"machine": describe_machine(devices), "command": command(sys.argv[1:]), "rows": []}
+    results: dict[str, Any] = {"machine": machine(), "rows": []}
     if results["machine"]["load"] > BUSY * results["machine"]["cores"]:
         print(f"warning: the machine is busy (load {results['machine']['load']}): all figures suffer", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         split = open_split(args.data_dir, Path(folder), EPOCH_BATCHES * max(args.batchsize))
-        for model, dtype in itertools.product(args.models, args.dtype):  # what cannot be built should not cost minutes
-            build_network(model, config_for(model, split), dtype)
         ceilings = measure_ceilings(devices, args.dtype)
         results["ceilings"] = {dtype: values._asdict() for dtype, values in ceilings.items()}
         for row in measure_all(args, split, devices, ceilings):
@@ -237,12 +236,6 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"--out {path}: a file is in its way, choose another folder") from None
-
-
-def command(arguments: list[str]) -> str:
-    """The command as it is recorded: where things lie on this machine is nobody's business, so paths are shortened."""
-    names = [Path(argument).name if "/" in argument else argument for argument in arguments]
-    return shlex.join(["python", "-m", "benchmarks.throughput", *names])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import argparse
 import errno
+import math
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -10,6 +12,25 @@ from pathlib import Path
 from typing import NoReturn
 
 from imlenet_jax.errors import UserError
+
+_FULL = "free space there or choose another folder"
+_CLOSED = "choose a folder that you may write to"
+_IN_THE_WAY = "a file is where a folder is needed, or a folder where a file is: choose another path"
+# What a user can do about an error of the file system. Any other is a mistake of ours and keeps its traceback.
+ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: _FULL,
+    errno.EROFS: _CLOSED,
+    errno.EACCES: _CLOSED,
+    errno.EPERM: _CLOSED,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EISDIR: _IN_THE_WAY,
+    errno.EEXIST: _IN_THE_WAY,
+    errno.ENOENT: "it was there before or should be: restore it, or choose another path",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "the disk fails to read or write it: choose another one",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,13 +95,21 @@ def likelihood(text: str) -> float:
     return value
 
 
-def positive_float(text: str) -> float:
-    """A finite number above 0."""
+def number(text: str) -> float:
+    """A finite number."""
     try:
         value = float(text)
     except ValueError:
-        value = 0
-    if not 0 < value < float("inf"):
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a finite number")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """A finite number above 0."""
+    value = number(text)
+    if value <= 0:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
     return value
 
@@ -108,6 +137,10 @@ def add_run_flags(parser: Parser) -> None:
     """The flags that train and test share beside those of the data: where to log, on how many devices."""
     parser.add_argument("--log_dir", type=Path, default=Path("logs"), help="metrics and predictions go there")
     parser.add_argument("--num_devices", type=positive_int, help="devices to use; all of them by default")
+    parser.add_argument(
+        "--seed", type=seed, default=42, help="decides weights, order and dropout; of several, the first"
+    )
+    parser.add_argument("--seeds", type=positive_int, default=1, help="networks, from --seed on, one by one")
 
 
 def add_checkpoint_flags(parser: Parser) -> None:
@@ -116,10 +149,16 @@ def add_checkpoint_flags(parser: Parser) -> None:
     parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint")
 
 
+def run_name(model: str, seed: int | None = None) -> str:
+    """What checkpoints and logs of a run are called: the model, and the seed where there are several."""
+    return model if seed is None else f"{model}_seed{seed}"
+
+
 def execute(parser: Parser, run: Callable[[argparse.Namespace], None], argv: list[str] | None = None) -> NoReturn:
-    """Parse the flags, run the command and end the process: 0 done, 2 a user's error, 130 interrupted."""
+    """Parse the flags, run the command and end the process: 0 done, 2 a user's error, 130 interrupted, 141 unread."""
     args = parser.parse_args(argv)
     warnings.showwarning = _one_line_warning
+    sys.unraisablehook = _without_late_callbacks
     try:
         run(args)
         status = 0
@@ -128,17 +167,30 @@ def execute(parser: Parser, run: Callable[[argparse.Namespace], None], argv: lis
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes
+        status = 128 + signal.SIGPIPE
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT, errno.ENOTDIR):
+        if error.errno not in ADVICE:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        status = _complain(f"{os.strerror(error.errno)}{where}: free space there or choose another folder")
+        status = _complain(f"{os.strerror(error.errno)}{where}: {ADVICE[error.errno]}")
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):  # JAX's MemoryError
+            raise
+        status = _complain("the memory does not suffice: choose a smaller --batchsize or a smaller network")
     sys.exit(status)
 
 
 def _complain(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return 2
+
+
+def _without_late_callbacks(unraisable) -> None:
+    # After a failed save orbax closes its loop, and tensorstore still reports to it from threads of its own.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _one_line_warning(message, category, filename, lineno, file=None, line=None) -> None:

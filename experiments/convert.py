@@ -6,7 +6,7 @@ python -m experiments.convert --model imle_net --weights imle_net_weights.h5 --o
 import dataclasses
 from pathlib import Path
 
-from experiments.cli import Parser, execute
+from experiments.cli import Parser, execute, number, positive_float
 from imlenet_jax.data.ptbxl import LEADS, SUPERCLASSES
 from imlenet_jax.errors import UserError
 from imlenet_jax.interop import import_weights
@@ -24,8 +24,8 @@ def main() -> None:
     parser.add_argument("--model", required=True, help=f"one of {', '.join(MODELS)}")
     parser.add_argument("--weights", type=Path, required=True, help="keras .h5, torch .pt, or .npz by state-dict name")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write; must not hold any yet")
-    parser.add_argument("--scaler_mean", type=float, default=SHIPPED_MEAN, help="mean of the training signals, mV")
-    parser.add_argument("--scaler_std", type=float, default=SHIPPED_STD, help="their standard deviation, mV")
+    parser.add_argument("--scaler_mean", type=number, default=SHIPPED_MEAN, help="mean of the training signals, mV")
+    parser.add_argument("--scaler_std", type=positive_float, default=SHIPPED_STD, help="their standard deviation, mV")
     execute(parser, run)
 
 
@@ -33,8 +33,6 @@ def run(args) -> None:
     """Convert."""
     entry(args.model)
     print_devices()
-    if args.scaler_std <= 0:
-        raise UserError(f"--scaler_std {args.scaler_std} is not a positive number of mV")
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise UserError(f"--out {args.out} exists and is not an empty folder; choose another")
     imported = import_weights(args.model, args.weights)

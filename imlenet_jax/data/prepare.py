@@ -25,6 +25,7 @@ from imlenet_jax.data.ptbxl import (
     SECONDS,
     STATEMENTS,
     SUPERCLASSES,
+    TRUTH,
     Metadata,
     read_metadata,
     read_statements,
@@ -54,16 +55,9 @@ class Prepared(NamedTuple):
     seconds: float
 
 
-def prepare(
-    data_dir: Path,
-    out: Path | None = None,
-    sampling_rate: int = 100,
-    workers: int | None = None,
-    allow_missing: bool = False,
-    progress: bool = True,
-) -> Path:
-    """Like `prepare_shards`; returns the folder of shards only."""
-    return prepare_shards(data_dir, out, sampling_rate, workers, allow_missing, progress).path
+def prepare(data_dir: Path, *args: Any, **kwargs: Any) -> Path:
+    """`prepare_shards` for those who only want to know the folder of shards."""
+    return prepare_shards(data_dir, *args, **kwargs).path
 
 
 def prepare_shards(
@@ -112,7 +106,9 @@ def prepare_shards(
         parts, converted = _convert_all(jobs, workers or usable_cores(), progress)
         seconds = time.perf_counter() - start
         content = _manifest(jobs, parts, metadata, statements)
-        write_manifest(out, {**content, "source": {"folder": data_dir.resolve().name, **source, "missing": missing}})
+        name = "synthetic" if (data_dir / TRUTH).exists() else "PTB-XL"
+        origin = {"name": name, "folder": data_dir.resolve().name, **source, "missing": missing}
+        write_manifest(out, {**content, "source": origin})
         shards = {job.target for job in jobs}
         _remove(path for path in out.glob("shard-*") if path not in shards)
     return Prepared(out, converted, seconds)
@@ -182,31 +178,23 @@ def _is_current(out: Path, data_dir: Path, sampling_rate: int, source: dict[str,
 
 def _present(data_dir: Path, metadata: Metadata, allow_missing: bool) -> tuple[Metadata, list[str]]:
     """The records whose files are there, and the stems of those whose files are not."""
-    names: dict[str, set[str]] = {}
+    names: dict[str, set[str]] = {}  # of a folder's files: one look at each folder, not at each file
     present: list[int] = []
-    missing: list[int] = []
+    missing: list[str] = []
     for row, stem in enumerate(metadata.stems):
         folder, _, name = stem.rpartition("/")
         if folder not in names:
             path = data_dir / folder
             names[folder] = set(os.listdir(path)) if path.is_dir() else set()
-        whole = f"{name}.hea" in names[folder] and (f"{name}.dat" in names[folder] or not _lacks_files(data_dir / stem))
-        (present if whole else missing).append(row)
-    lost = [metadata.stems[row] for row in missing]
-    if lost and not allow_missing:
-        raise _missing_error(data_dir, lost, len(metadata.stems))
+        if f"{name}.hea" in names[folder] and (f"{name}.dat" in names[folder] or not _lacks_files(data_dir / stem)):
+            present.append(row)
+        else:
+            missing.append(stem)
+    if missing and not allow_missing:
+        raise _missing_error(data_dir, missing, len(metadata.stems))
     if not present:
         raise UserError(f"{data_dir} has the files of no record at all: restore them from PTB-XL")
-    return (
-        Metadata(
-            metadata.ecg_id[present],
-            metadata.patient_id[present],
-            metadata.fold[present],
-            [metadata.scp_codes[row] for row in present],
-            [metadata.stems[row] for row in present],
-        ),
-        lost,
-    )
+    return metadata.take(present), missing
 
 
 def _lacks_files(stem: Path) -> bool:

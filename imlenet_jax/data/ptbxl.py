@@ -17,6 +17,7 @@ SAMPLING_RATES = (100, 500)
 SECONDS = 10
 DATABASE = "ptbxl_database.csv"
 STATEMENTS = "scp_statements.csv"
+TRUTH = "truth.json"  # what only the synthetic data set has (synthetic.py)
 
 _FILENAME_COLUMN = {100: "filename_lr", 500: "filename_hr"}
 
@@ -38,6 +39,16 @@ class Metadata(NamedTuple):
     scp_codes: list[dict[str, float]]
     stems: list[str]
 
+    def take(self, rows: Sequence[int]) -> "Metadata":
+        """These rows only, in this order."""
+        return Metadata(
+            self.ecg_id[rows],
+            self.patient_id[rows],
+            self.fold[rows],
+            [self.scp_codes[row] for row in rows],
+            [self.stems[row] for row in rows],
+        )
+
 
 def read_metadata(csv_path: Path, sampling_rate: int = 100) -> Metadata:
     """Read `ptbxl_database.csv` of PTB-XL 1.0.1 to 1.0.3.
@@ -50,6 +61,10 @@ def read_metadata(csv_path: Path, sampling_rate: int = 100) -> Metadata:
     rows = _read_table(csv_path, ("ecg_id", "patient_id", "scp_codes", "strat_fold", filename))
     if not rows:
         raise UserError(f"{csv_path} has no records: restore it from PTB-XL")
+    if not any(row[filename] for row in rows):
+        raise UserError(
+            f"{csv_path} names no recordings at {sampling_rate} Hz: use other data or another sampling rate"
+        )
     ids: list[int] = []
     patients: list[int] = []
     folds: list[int] = []

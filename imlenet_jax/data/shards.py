@@ -55,6 +55,7 @@ class Dataset:
         statements: diagnostic statement -> superclass.
         gain: (n, leads) float32, steps per mV.
         baseline: (n, leads) float32, the step of 0 mV.
+        source: `PTB-XL` or `synthetic`.
         fingerprint: sha256 of the metadata and signals; it does not depend on where the folder is.
     """
 
@@ -70,6 +71,7 @@ class Dataset:
     statements: dict[str, str]
     gain: np.ndarray
     baseline: np.ndarray
+    source: str
     fingerprint: str
     calibrations: Calibrations = field(repr=False)
     shards: tuple[Shard, ...] = field(repr=False)
@@ -184,6 +186,7 @@ def open_shards(path: Path) -> Dataset:
         statements=content["statements"],
         gain=calibrations.gain.astype(np.float32)[calibrations.number],
         baseline=calibrations.baseline.astype(np.float32)[calibrations.number],
+        source=content["source"].get("name", "PTB-XL"),
         fingerprint=content["fingerprint"],
         calibrations=calibrations,
         shards=tuple(Shard(entry["file"], entry["records"], int(entry["crc32"], 16)) for entry in content["shards"]),

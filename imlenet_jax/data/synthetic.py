@@ -7,8 +7,10 @@ the first 100 records of a data set of 1,000 are those of a data set of 100.
 """
 
 import errno
+import glob
 import json
 import os
+import platform
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from tqdm import tqdm
 from imlenet_jax.data.electrodes import beat_intervals, record
 from imlenet_jax.data.heart import LEADS, SAMPLING_RATE, Heart, healthy, single_beat
 from imlenet_jax.data.pathology import Case, Sign, deck, diseased
+from imlenet_jax.data.ptbxl import TRUTH
 from imlenet_jax.errors import UserError
 
 FORMAT_VERSION = 1
@@ -95,12 +98,16 @@ def write_dataset(out: Path, records: int, seed: int, progress: bool = True) -> 
         out.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{out} cannot be made, for a part of its path is a file: name another folder") from error
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = _partial(out, os.getpid())
+    for leftover in [partial, *_abandoned(out)]:
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
         _write_all(partial, records, seed, progress)
         _flush(partial)
         _rename(partial, out, records, seed)
+    except OSError as error:
+        error.filename = str(out)  # the user knows of no other
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -115,7 +122,7 @@ def is_finished(out: Path, records: int, seed: int) -> bool:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
-        header = json.loads((out / "truth.json").read_text())
+        header = json.loads((out / TRUTH).read_text())
         if [header[key] for key in ("version", "records", "seed")] == [FORMAT_VERSION, records, seed]:
             return True
     except (OSError, ValueError, LookupError, TypeError):
@@ -123,6 +130,22 @@ def is_finished(out: Path, records: int, seed: int) -> bool:
     raise UserError(
         f"{out} exists and is not the synthetic data set of {records} records with seed {seed}: name another folder"
     )
+
+
+def _partial(out: Path, process: int | str) -> Path:
+    """The folder that a process of this machine writes to before `out` is whole."""
+    return out.with_name(f".{out.name}.partial-{platform.node()}-{process}")
+
+
+def _abandoned(out: Path) -> Iterator[Path]:
+    """What processes of this machine have left behind that were killed."""
+    for folder in out.parent.glob(glob.escape(_partial(out, "").name) + "*"):
+        try:
+            os.kill(int(folder.name.rpartition("-")[2]), 0)
+        except ProcessLookupError:
+            yield folder
+        except (PermissionError, ValueError, OverflowError):  # alive, or named by someone else
+            pass
 
 
 def _rename(partial: Path, out: Path, records: int, seed: int) -> None:
@@ -157,7 +180,7 @@ def _write_all(folder: Path, records: int, seed: int, progress: bool) -> None:
         "sampling_rate": SAMPLING_RATE,
         "leads": LEADS,
     }
-    (folder / "truth.json").write_text(json.dumps({**header, "ecgs": truth}, separators=(",", ":")) + "\n")
+    (folder / TRUTH).write_text(json.dumps({**header, "ecgs": truth}, separators=(",", ":")) + "\n")
     (folder / "README.txt").write_text(_README.format(records=records, seed=seed))
 
 

@@ -83,18 +83,16 @@ def evaluate(
     return report
 
 
-def format_table(report: Mapping[str, Any], model: str) -> str:
+def format_table(report: Mapping[str, Any], model: str | None = None) -> str:
     """A report of `evaluate` as plain text: metric, value, 95 % interval, n, and the published figure of ``model``.
 
-    A model without published figures has "-" there.
+    The last column is left out without a model, as is right for other data than PTB-XL, or where nothing is published.
     """
     published = _published_rows(model)
-    rows = [("metric", "value", "95 % interval", "n", "published")]
+    rows = [["metric", "value", "95 % interval", "n"] + ["published"] * bool(published)]
     for name, entry in _entries(report):
-        figure = published.get(name)
-        rows.append(
-            (name, _text(entry["value"]), _range(entry), str(entry["n"]), "-" if figure is None else f"{figure:.4f}")
-        )
+        figure = [f"{published[name]:.4f}" if name in published else "-"] * bool(published)
+        rows.append([name, _text(entry["value"]), _range(entry), str(entry["n"]), *figure])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
@@ -197,7 +195,7 @@ def _entries(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
             yield name, entry
 
 
-def _published_rows(model: str) -> dict[str, float]:
+def _published_rows(model: str | None) -> dict[str, float]:
     """The published figures of a model under the names of the metrics that they are."""
     if model not in PUBLISHED:
         return {}
@@ -217,7 +215,7 @@ def _range(entry: Mapping[str, Any]) -> str:
     return "undefined" if entry["low"] is None else f"[{entry['low']:.4f}, {entry['high']:.4f}]"
 
 
-def _footnotes(report: Mapping[str, Any], model: str) -> list[str]:
+def _footnotes(report: Mapping[str, Any], model: str | None) -> list[str]:
     settings = report["bootstrap"]
     notes = [
         f"Interval: {settings['level']:.0%} percentile bootstrap, {settings['resamples']} resamples of records, "

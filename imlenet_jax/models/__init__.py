@@ -20,6 +20,9 @@ from imlenet_jax.models.resnet101 import ResNet101, ResNet101Config
 Config: TypeAlias = IMLENetConfig | MousaviConfig | RajpurkarConfig | ECGNetConfig | ResNet101Config
 
 
+LARGEST = 10**6  # value of an option: far beyond what any machine holds, and within what JAX can compute shapes of
+
+
 class Entry(NamedTuple):
     """A network's module, its configuration class, and the framework it was published in."""
 
@@ -77,8 +80,8 @@ def _check_option(option: str, value: Any, default: Any) -> None:
             raise UserError(f"{option} is a rate from 0 to below 1, not {value}")
     else:
         numbers = value if isinstance(value, tuple) else (value,)
-        if not numbers or any(type(number) is not int or number < 1 for number in numbers):
-            raise UserError(f"{option} takes positive numbers, not {json.dumps(value)}")
+        if not numbers or any(type(number) is not int or not 1 <= number <= LARGEST for number in numbers):
+            raise UserError(f"{option} takes whole numbers from 1 to {LARGEST}, not {json.dumps(value)}")
 
 
 def _check_length(name: str, config: Config) -> None:

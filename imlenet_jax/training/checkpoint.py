@@ -5,9 +5,14 @@ in itself: `variables` (parameters and BatchNorm statistics), `optimizer` (its s
 checkpoints), and `meta`, the fields of `Meta`. Saving is atomic and happens in the background.
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +29,8 @@ FORMAT = 1
 ITEMS = ("variables", "optimizer", "meta")
 SCORE = "val_macro_auc"
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates every save
+# orbax narrates every save, and logs as tracebacks the very errors that it then raises.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +83,18 @@ def _score(metrics: dict[str, float]) -> float:
 
 
 class Checkpoints:
-    """The checkpoints of one run under `folder`, for writing. Use as a context manager: leaving waits for the last save."""
+    """The checkpoints of one run under `folder`, for writing. Use as a context manager: leaving waits for the last save.
+
+    Raises:
+        UserError: on opening, in `save` or on leaving, the folder cannot be written. A checkpoint is whole or absent.
+    """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder).absolute()
         policy = AnyPreservationPolicy([LatestN(1), BestN(get_metric_fn=_score, n=1)])
         options = ocp.CheckpointManagerOptions(best_fn=_score, preservation_policy=policy)
-        self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=ITEMS)
+        with self._writing():
+            self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=ITEMS)
 
     def save(self, meta: Meta, state: TrainState | None = None, variables: Any = None) -> None:
         """Save an epoch: a whole training state, or variables alone (a converted network)."""
@@ -94,14 +105,41 @@ class Checkpoints:
             items["optimizer"] = ocp_args.StandardSave(optimizer)
         items["variables"] = ocp_args.StandardSave(variables)
         score = {SCORE: meta.metrics.get(SCORE, 0.0)}
-        self._manager.save(meta.epoch, args=ocp_args.Composite(**items), metrics=score)
+        with self._writing():  # also raises what went wrong in the background with the save before
+            self._manager.save(meta.epoch, args=ocp_args.Composite(**items), metrics=score)
+
+    def wait(self) -> None:
+        """Wait until all that was saved is on the disk."""
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+            for partial in self.folder.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(partial, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # ValueError is what tensorstore makes of errors of the file system
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else _last_words(error)
+            raise UserError(
+                f"no checkpoint can be written to {self.folder} ({reason}), those that are there are whole: "
+                "free space there or choose another folder"
+            ) from error
+
+
+def _last_words(error: Exception) -> str:
+    """The end of a message of tensorstore's, which goes from the general to the particular."""
+    words = re.sub(r" \[os_error_code=.*", "", str(error).strip()).rpartition(": ")[2]
+    return words[-200:] or type(error).__name__
 
 
 def move_aside(folder: Path) -> Path | None:

@@ -114,11 +114,6 @@ class Trainer:
 
     def __init__(self, meta: Meta, train: Split, recipe: Recipe, devices: Devices):
         devices.check(recipe.batchsize)
-        if not recipe.drop_last and len(train) % recipe.batchsize % len(devices):
-            raise UserError(
-                f"--drop_last False: the last batch of {len(train) % recipe.batchsize} records does not divide over "
-                f"{len(devices)} devices: leave it out, or choose another --batchsize"
-            )
         if devices.axis_name and (recipe.steps_per_call > 1 or recipe.data_on_device):
             raise UserError("--parallel pmap takes neither --steps_per_call nor --data_on_device: choose sharded")
         if jax.process_count() > 1 and recipe.data_on_device:

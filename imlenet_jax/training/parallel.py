@@ -144,6 +144,12 @@ def wait_for_processes(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def free_bytes() -> int:
+    """The free memory of a device, as far as it tells; 0 where it does not."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
+
+
 def print_devices() -> None:
     """Print the devices that JAX runs on; warn where there is a GPU or TPU that JAX does not see."""
     devices = jax.devices()

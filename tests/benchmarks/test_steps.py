@@ -1,14 +1,11 @@
 """The measured step is the project's own, and other data types wait for networks that know them."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from benchmarks import steps
 from benchmarks.records import first_batch, random_dataset
 from imlenet_jax.data.loader import select
-from imlenet_jax.errors import UserError
 from imlenet_jax.models import make_config
 from imlenet_jax.training.parallel import Devices
 from imlenet_jax.training.step import Scaler
@@ -32,14 +29,3 @@ def test_training_moves_the_state_and_inference_does_not(monkeypatch, tmp_path):
     parameters = sum(array.nbytes for array in jax.tree.leaves(infer._state))
     assert train.peak_bytes > 3 * parameters  # with the two moments of Adam
     assert train.compile_seconds > 0
-
-
-def test_bfloat16_waits_for_networks_that_know_it(monkeypatch):
-    monkeypatch.setattr(steps, "create_model", lambda name, config: (name, config))
-    assert steps.build_network("mousavi", "config", "float32") == ("mousavi", "config")
-    with pytest.raises(UserError, match="--dtype bfloat16: the networks of this version compute in float32 only"):
-        steps.build_network("mousavi", "config", "bfloat16")
-
-    monkeypatch.setattr(steps, "create_model", lambda name, config, dtype=None: dtype)
-    assert steps.build_network("mousavi", "config", "float32") is None
-    assert steps.build_network("mousavi", "config", "bfloat16") == jnp.bfloat16

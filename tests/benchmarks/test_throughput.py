@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import benchmarks.throughput as throughput
-from benchmarks import machine
+from benchmarks import ceilings
+from benchmarks.ceilings import Ceilings
 from benchmarks.cost import Cost
-from benchmarks.machine import Ceilings
 from benchmarks.records import open_split, standardised
 from benchmarks.tables import digits, geometric_means, milliseconds, ratio_table
 from imlenet_jax.models import make_config
@@ -54,7 +54,7 @@ def test_measures_every_case_and_writes_json_table_and_plot(command, tmp_path):
         assert row["peak_bytes"] > 0
         assert "ratio" not in row
     assert (
-        results["command"]
+        results["machine"]["command"]
         == "python -m benchmarks.throughput --out out --turns 2 --models mousavi --batchsize 4 --devices 2"
     )
     assert "| `mousavi` | train | float32 | 4 |" in (tmp_path / "out" / "throughput.md").read_text()
@@ -128,16 +128,16 @@ def test_a_step_waits_for_the_longest_bound():
 
 
 def test_ceilings_are_of_all_devices_together(monkeypatch):
-    monkeypatch.setattr(machine, "MATRIX_SIZE", {"cpu": 64})
-    monkeypatch.setattr(machine, "COPY_BYTES", 4096)
-    monkeypatch.setattr(machine, "best_run", lambda function, value: (2.0, function(value) is not None and 8))
-    one, three = (machine.measure_ceilings(Devices(count), ["float32"])["float32"] for count in (1, 3))
+    monkeypatch.setattr(ceilings, "MATRIX_SIZE", {"cpu": 64})
+    monkeypatch.setattr(ceilings, "COPY_BYTES", 4096)
+    monkeypatch.setattr(ceilings, "best_run", lambda function, value: (2.0, function(value) is not None and 8))
+    one, three = (ceilings.measure_ceilings(Devices(count), ["float32"])["float32"] for count in (1, 3))
     assert one == Ceilings(flops_per_s=64**3, bytes_per_s=4096, kernel_s=0.25)
     assert three == Ceilings(flops_per_s=3 * 64**3, bytes_per_s=3 * 4096, kernel_s=0.25)
 
 
 def test_best_run_counts_the_kernels_of_a_loop():
-    seconds, kernels = machine.best_run(
+    seconds, kernels = ceilings.best_run(
         lambda a: jax.lax.fori_loop(0, 100, lambda _, b: jnp.cos(b), a), jnp.ones((1, 2048))
     )
     assert 0 < seconds < float("inf")

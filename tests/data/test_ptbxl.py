@@ -125,6 +125,12 @@ def test_a_table_without_rows_and_a_missing_one(tiny_ptbxl):
         read_metadata(path)
 
 
+def test_a_table_without_recordings_at_a_rate_says_so(tiny_ptbxl):
+    tiny_ptbxl.rewrite_table("filename_hr", dict.fromkeys(range(24), ""))
+    with pytest.raises(UserError, match=r"names no recordings at 500 Hz: use other data or another sampling rate"):
+        read_metadata(tiny_ptbxl.path / "ptbxl_database.csv", 500)
+
+
 def test_an_unknown_class_is_named(tiny_ptbxl):
     tiny_ptbxl.edit("scp_statements.csv", ",STTC", ",XYZ")
     with pytest.raises(

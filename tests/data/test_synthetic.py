@@ -3,7 +3,13 @@
 import ast
 import hashlib
 import json
+import os
+import platform
 import shutil
+import signal
+import subprocess
+import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -137,6 +143,7 @@ def test_truth_marks_the_steepest_slopes_of_the_signal(folder, database):
 def test_prepare_takes_it_and_the_set_is_still_finished(folder, database, tmp_path, capfd):
     copy = shutil.copytree(folder, tmp_path / "set")
     dataset = open_shards(prepare(copy, copy / "imlenet_shards_100", progress=False))
+    assert dataset.source == "synthetic"
     assert len(dataset) == RECORDS and dataset.fold.tolist() == database.strat_fold.tolist()
     for row in (0, 57, RECORDS - 1):
         written = np.fromfile((copy / database.filename_lr.iloc[row]).with_suffix(".dat"), "<i2").reshape(1000, 12)
@@ -201,11 +208,35 @@ def test_an_empty_folder_is_filled_and_nothing_is_left_beside(tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_what_killed_processes_left_is_removed_and_no_other(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    mine = f".set.partial-{platform.node()}-"
+    names = [f"{mine}{gone.pid}", f"{mine}{os.getppid()}", f"{mine}x", f".set.partial-elsewhere-{gone.pid}"]
+    for name in names:
+        (tmp_path / name / "records100").mkdir(parents=True)
+    write_dataset(tmp_path / "set", 2, 0, progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"set", *names[1:]}
+
+
+def test_an_interrupted_command_leaves_nothing(tmp_path):
+    command = [sys.executable, "-m", "experiments.synthesize", "--out", str(tmp_path / "set"), "--records", "100000"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob(".set.partial-*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate()[1]
+    assert process.returncode == 130 and errors.endswith("interrupted\n") and "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("imlenet_jax.data.synthetic._write_tables", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as error:
         write_dataset(tmp_path / "set", 3, 0, progress=False)
+    assert error.value.filename == str(tmp_path / "set")
     assert list(tmp_path.iterdir()) == []

@@ -84,7 +84,7 @@ def test_mousavi_layouts_cut_different_windows():
         ("imle_net", {"filters": 3}, "'filters' takes a value like"),
         ("imle_net", {"length": 1020}, "1020 is not a multiple"),
         ("mousavi", {"layout": "sideways"}, "'layout' is one of reference, by_lead"),
-        ("imle_net", {"filters": [0, 4]}, "'filters' takes positive numbers"),
+        ("imle_net", {"filters": [0, 4]}, "'filters' takes whole numbers from 1 to 1000000"),
         ("ecgnet", {"length": 20}, "20 samples are too short for ecgnet"),
     ],
 )

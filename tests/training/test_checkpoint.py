@@ -117,6 +117,25 @@ def test_a_checkpoint_of_another_format_is_refused(classifier_folder):
         read_meta(classifier_folder)
 
 
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"no checkpoint can be written to .*file/run \(Not a directory\)"):
+        Checkpoints(tmp_path / "file" / "run")
+
+
+def test_a_failed_save_is_one_sentence_and_leaves_the_checkpoint_before_it(tmp_path, file_size_limit):
+    config = make_config("mousavi", TINY["mousavi"])
+    metas = [_meta("mousavi", config, epoch=epoch, metrics={"val_macro_auc": 0.5}) for epoch in (1, 2)]
+    variables = _variables("mousavi", config)
+    with pytest.raises(UserError, match="File too large"), Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(metas[0], variables=variables)
+        checkpoints.wait()
+        file_size_limit(2000)
+        checkpoints.save(metas[1], variables=variables)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["1"]
+    assert read_meta(tmp_path / "run")[0] == 1
+
+
 def test_earlier_checkpoints_are_moved_aside_not_deleted(classifier_folder):
     assert move_aside(classifier_folder) == classifier_folder.with_name("run.old-1")
     assert not classifier_folder.exists()
