@@ -123,6 +123,8 @@ def join_processes(
     given = [value is not None for value in (address, count, index)]
     if any(given) and not all(given):
         raise UserError("--coordinator_address, --num_processes and --process_id belong together: give all three")
+    if jax.distributed.is_initialized():
+        return
     try:
         jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=heartbeat)
     except ValueError as error:
@@ -130,6 +132,8 @@ def join_processes(
             raise UserError(f"--coordinator_address {address}: {error}") from None
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
+        if "before any JAX" in reason and not any(given):  # a program that has used JAX already runs alone
+            return
         raise UserError(f"the {count} processes at {address} did not all arrive ({reason}): start them again") from None
 
 

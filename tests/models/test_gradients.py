@@ -1,0 +1,58 @@
+"""Hand-written gradients against the ones that JAX derives, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from imlenet_jax.models import layers
+
+
+def _same(found, wanted):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_batch_normalisation():
+    rng = np.random.default_rng(0)
+
+    def plain(x, scale, bias):
+        mean = jnp.mean(x, (0, 1))
+        var = jnp.mean(jnp.square(x - mean), (0, 1))
+        return (x - mean) * scale / jnp.sqrt(var + 1e-3) + bias
+
+    with jax.enable_x64(True):
+        arguments = (
+            jnp.asarray(rng.normal(3, 2, (4, 7, 5))),
+            jnp.asarray(rng.normal(size=5)),
+            jnp.asarray(rng.normal(size=5)),
+        )
+        expected, expected_transposed = jax.vjp(plain, *arguments)
+        output, transposed = jax.vjp(lambda *a: layers._normalise(*a, 1e-3, None)[0], *arguments)
+        gradient = jnp.asarray(rng.normal(size=expected.shape))
+        _same((output, transposed(gradient)), (expected, expected_transposed(gradient)))
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("unroll", [1, 6])
+def test_recurrence(directions, unroll):
+    rng = np.random.default_rng(1)
+
+    def plain(gates, recurrent):
+        def step(state, gates):
+            _, *state = layers._cell_step(tuple(state), gates, recurrent)
+            return tuple(state), state[0]
+
+        zeros = jnp.zeros((directions, 3, 4))
+        return lax.scan(step, (zeros, zeros), gates)[1]
+
+    with jax.enable_x64(True):
+        arguments = (
+            jnp.asarray(rng.normal(size=(6, directions, 3, 16))),
+            jnp.asarray(rng.normal(size=(directions, 4, 16))),
+        )
+        expected, expected_transposed = jax.vjp(plain, *arguments)
+        output, transposed = jax.vjp(lambda *a: layers._recur(*a, unroll), *arguments)
+        gradient = jnp.asarray(rng.normal(size=expected.shape))
+        _same((output, transposed(gradient)), (expected, expected_transposed(gradient)))
