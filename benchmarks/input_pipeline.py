@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     tables = {DATABASE: args.data_dir / DATABASE}
     if args.full_csv:
         tables[args.full_csv.name] = args.full_csv
-    results: dict[str, Any] = {"machine": machine()}
+    results: dict[str, Any] = {"machine": machine("benchmarks.input_pipeline")}
     results["labels"] = {name: label_counts(path, statements) for name, path in tables.items()}
     for name, counts in results["labels"].items():
         print(f"{name}: {', '.join(f'{key} {value}' for key, value in counts.items())}")

@@ -55,7 +55,7 @@ def run(args) -> None:
         results[model] = compare(model, args.golden, inputs["x"], inputs["y"].astype(np.float32))
         _print_table(model, results[model])
     if args.out:
-        write_json(args.out, {"machine": machine(), **results})
+        write_json(args.out, {"machine": machine("benchmarks.parity"), **results})
         print(f"written: {args.out}")
     broken = [
         f"{model} ({name})" for model in models for name, row in results[model].items() if row.get("pass") is False

@@ -68,7 +68,12 @@ def run(args: argparse.Namespace) -> None:
         points = sorted({point for sweep in sweeps.values() for point in sweep if point[2] == devices})
         print(f"{devices} device(s): {len(points)} point(s), one compilation each", flush=True)
         seconds |= dict(zip(points, measure_in_a_process(devices, points), strict=True))
-    results: dict[str, Any] = {"machine": machine(), "model": args.model, "config": args.config, "epochs": args.epochs}
+    results: dict[str, Any] = {
+        "machine": machine("benchmarks.scaling"),
+        "model": args.model,
+        "config": args.config,
+        "epochs": args.epochs,
+    }
     results["sweeps"] = {name: summary(name, points, seconds) for name, points in sweeps.items()}
     table = format_table(results)
     print(table)

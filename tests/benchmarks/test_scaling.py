@@ -1,7 +1,6 @@
 """The scaling benchmark: its plan, its fit, and a tiny run through the command."""
 
 import json
-import os
 import sys
 
 import numpy as np
@@ -63,8 +62,7 @@ def command(monkeypatch, capsys):
     return run
 
 
-def test_measures_in_a_process_per_number_of_devices(command, synthetic_shards, tmp_path, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"].replace("--xla_force_host_platform_device_count=8", ""))
+def test_measures_in_a_process_per_number_of_devices(command, synthetic_shards, tmp_path):
     config = json.dumps({"filters": [2], "lstm_units": 2, "hidden": 2, "window": 500})
     sizes = ["--records", 16, 32, "--batchsize", 8, "--devices", 1, 2, "--epochs", 2]
     status, text, error = command("--data_dir", synthetic_shards, "--config", config, *sizes, "--out", tmp_path)
