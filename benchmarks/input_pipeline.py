@@ -3,30 +3,31 @@
     python -m benchmarks.input_pipeline --data_dir DIR [--full_csv FILE] [--out FILE]
 
 DIR is a PTB-XL folder; nothing is written to it. Counts labels, compares every decoded record with `wfdb.rdsamp`, and
-times `prepare`, opening, and the loader. Files are in the page cache when they are timed.
+times `prepare`, opening, the loader, and the way to the device. Files are in the page cache when they are timed, except
+by the loader's cold pass, before which the shards are dropped from it.
 """
 
 import argparse
-import datetime
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import wfdb
 
+from benchmarks.machine import machine
 from experiments.cli import Parser, execute, positive_int
-from imlenet_jax.data.loader import Split, eval_batches, select, train_batches
+from imlenet_jax.data.loader import Split, eval_batches, prefetch, select, train_batches
 from imlenet_jax.data.prepare import prepare_shards, usable_cores
 from imlenet_jax.data.ptbxl import DATABASE, STATEMENTS, SUPERCLASSES, read_metadata, read_statements, superclass_labels
 from imlenet_jax.data.shards import Dataset, open_shards
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_json
+from imlenet_jax.training.parallel import Devices, print_devices
 
 ALL_FOLDS = tuple(range(1, 11))
 TRAIN_FOLDS = tuple(range(1, 9))
@@ -49,12 +50,12 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, print, write."""
-    print("device: CPU (numpy only)")
+    print_devices()
     statements = read_statements(args.data_dir / STATEMENTS)
     tables = {DATABASE: args.data_dir / DATABASE}
     if args.full_csv:
         tables[args.full_csv.name] = args.full_csv
-    results: dict[str, Any] = {"machine": machine()}
+    results: dict[str, Any] = {"machine": machine("benchmarks.input_pipeline")}
     results["labels"] = {name: label_counts(path, statements) for name, path in tables.items()}
     for name, counts in results["labels"].items():
         print(f"{name}: {', '.join(f'{key} {value}' for key, value in counts.items())}")
@@ -69,9 +70,7 @@ def run(args: argparse.Namespace) -> None:
         results["decoding_max_abs_mv"], results["decoding_records"] = decoding_difference(open_shards(path), stems)
         results["rdsamp_records_per_s"] = best(args.repeats, lambda: rdsamp_rate(stems[:SAMPLE]))
         results["open_to_first_batch_s"] = -best(args.repeats, lambda: -first_batch_seconds(path, args.batchsize))
-        split = select(open_shards(path), TRAIN_FOLDS, "training")
-        results["loader_records_per_s"] = best(args.repeats, lambda: loader_rate(split, args.batchsize))
-        results["memcpy_records_per_s"] = best(args.repeats, lambda: memcpy_rate(split, args.batchsize))
+        results |= loader_rates(path, args.batchsize, args.repeats)
     _print_rates(results)
     if args.out:
         write_json(args.out, results)
@@ -124,9 +123,72 @@ def first_batch_seconds(path: Path, batchsize: int) -> float:
     return timed(lambda: next(train_batches(select(open_shards(path), TRAIN_FOLDS, "training"), batchsize, 0, 0)))
 
 
+def loader_rates(path: Path, batchsize: int, repeats: int) -> dict[str, float | None]:
+    """Records/s of the loader and of its parts; without a rate for cold shards where the cache cannot be dropped."""
+    rates: dict[str, float | None] = {}
+    if hasattr(os, "posix_fadvise"):
+        before = bytes_read()
+        rates["loader_cold_records_per_s"] = best(repeats, lambda: first_epoch_rate(path, batchsize, cold=True))
+        rates["loader_cold_mb_read_from_disk"] = None if before is None else (bytes_read() - before) / repeats / 1e6
+    rates["loader_first_epoch_records_per_s"] = best(repeats, lambda: first_epoch_rate(path, batchsize))
+    split = select(open_shards(path), TRAIN_FOLDS, "training")
+    for name, rate in (
+        ("loader", loader_rate),
+        ("loader_to_device", loader_to_device_rate),
+        ("host_to_device", host_to_device_rate),
+        ("memcpy", memcpy_rate),
+    ):
+        rates[f"{name}_records_per_s"] = best(repeats, lambda rate=rate: rate(split, batchsize))
+    return rates
+
+
+def first_epoch_rate(path: Path, batchsize: int, cold: bool = False) -> float:
+    """Records/s of the first shuffled epoch after opening, in which every shard is verified; `cold` reads from the disk."""
+    if cold:
+        drop_from_cache(path)
+    return loader_rate(select(open_shards(path), TRAIN_FOLDS, "training"), batchsize)
+
+
+def drop_from_cache(folder: Path) -> None:
+    """Ask the system to forget the pages of a folder's files. What a process has mapped stays, and so does all of tmpfs."""
+    for path in folder.glob("shard-*"):
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def bytes_read() -> int | None:
+    """What this process has read from storage so far, page faults included; None where the system does not tell."""
+    try:
+        fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+        return int(fields["read_bytes"])
+    except (OSError, KeyError):
+        return None
+
+
 def loader_rate(split: Split, batchsize: int) -> float:
     """Records/s of one shuffled epoch."""
     return len(split) / timed(lambda: sum(1 for _ in train_batches(split, batchsize, 0, 0, drop_last=False)))
+
+
+def loader_to_device_rate(split: Split, batchsize: int) -> float:
+    """Records/s of one shuffled epoch that arrives on the device as training gets it: prefetched by a thread."""
+
+    def epoch() -> None:
+        for batch in prefetch(train_batches(split, batchsize, 0, 0, drop_last=False), Devices(1).put_batch):
+            jax.block_until_ready(batch)
+
+    return len(split) / timed(epoch)
+
+
+def host_to_device_rate(split: Split, batchsize: int) -> float:
+    """Records/s of putting batches that lie in memory on the device. A CPU may take them without copying."""
+    batches, put = list(eval_batches(split, batchsize)), Devices(1).put_batch
+
+    def epoch() -> None:
+        for batch in batches:
+            jax.block_until_ready(put(batch))
+
+    return len(batches) * batchsize / timed(epoch)
 
 
 def memcpy_rate(split: Split, batchsize: int) -> float:
@@ -147,19 +209,6 @@ def best(repeats: int, measure: Callable[[], float]) -> float:
     return max(measure() for _ in range(repeats))
 
 
-def machine() -> dict[str, Any]:
-    """Where and with what the figures were taken."""
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "platform": platform.platform(),
-        "cores": usable_cores(),
-        "load": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "numpy": version("numpy"),
-        "wfdb": version("wfdb"),
-    }
-
-
 def _print_rates(results: dict[str, Any]) -> None:
     count, worst = results["decoding_records"], results["decoding_max_abs_mv"]
     print(f"decoding: {count} records, at most {worst:.1e} mV from wfdb.rdsamp")
@@ -167,7 +216,18 @@ def _print_rates(results: dict[str, Any]) -> None:
         print(f"prepare with {workers} workers: {rate:,.0f} records/s")
     print(f"wfdb.rdsamp: {results['rdsamp_records_per_s']:,.0f} records/s")
     print(f"opening to first batch: {results['open_to_first_batch_s'] * 1000:.0f} ms")
-    print(f"loader: {results['loader_records_per_s']:,.0f} records/s (memcpy {results['memcpy_records_per_s']:,.0f})")
+    for name, label in (
+        ("loader_cold", "loader, first epoch, cold shards"),
+        ("loader_first_epoch", "loader, first epoch, warm shards"),
+        ("loader", "loader, later epochs"),
+        ("loader_to_device", "loader, later epochs, to the device"),
+        ("host_to_device", "from memory to the device"),
+        ("memcpy", "from memory to memory (memcpy)"),
+    ):
+        if f"{name}_records_per_s" in results:
+            print(f"{label}: {results[f'{name}_records_per_s']:,.0f} records/s")
+    if results.get("loader_cold_mb_read_from_disk") is not None:
+        print(f"the cold epoch read {results['loader_cold_mb_read_from_disk']:.1f} MB from the disk")
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ from imlenet_jax.data.prepare import usable_cores
 from imlenet_jax.training.checkpoint import versions
 
 
-def machine() -> dict[str, Any]:
-    """Date, command, processor, load, devices and versions, as JSON types."""
+def machine(module: str) -> dict[str, Any]:
+    """Date, command (of a module such as `benchmarks.parity`), processor, load, devices and versions, as JSON types."""
     devices = jax.local_devices()
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": command(_module(), sys.argv[1:]),
+        "command": command(module, sys.argv[1:]),
         "cpu": cpu_model(),
         "cores": usable_cores(),
         "load": round(os.getloadavg()[0], 2),
@@ -45,8 +45,3 @@ def command(module: str, arguments: list[str]) -> str:
     """The command as it is recorded: where things lie on this machine is nobody's business, so paths are shortened."""
     names = [Path(argument).name if "/" in argument else argument for argument in arguments]
     return shlex.join(["python", "-m", module, *names])
-
-
-def _module() -> str:
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name if spec else sys.argv[0]

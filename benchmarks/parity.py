@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.machine import machine
 from experiments.cli import Parser, execute
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_json
@@ -54,7 +55,7 @@ def run(args) -> None:
         results[model] = compare(model, args.golden, inputs["x"], inputs["y"].astype(np.float32))
         _print_table(model, results[model])
     if args.out:
-        write_json(args.out, results)
+        write_json(args.out, {"machine": machine("benchmarks.parity"), **results})
         print(f"written: {args.out}")
     broken = [
         f"{model} ({name})" for model in models for name, row in results[model].items() if row.get("pass") is False

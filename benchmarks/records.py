@@ -1,6 +1,8 @@
 """The records that speed is measured on: random ones by default, in a shard on disk as `prepare` leaves them."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +45,7 @@ def random_dataset(folder: Path, records: int, seed: int = 0) -> Dataset:
         statements={name: name for name in SUPERCLASSES},
         gain=np.full((records, len(LEADS)), GAIN, np.float32),
         baseline=np.zeros((records, len(LEADS)), np.float32),
+        source="random",
         fingerprint="random",
         calibrations=Calibrations(np.zeros(records, np.int64), GAIN * leads.astype(np.float64), 0 * leads),
         shards=(Shard(path.name, records, crc32(path)),),
@@ -50,11 +53,11 @@ def random_dataset(folder: Path, records: int, seed: int = 0) -> Dataset:
     )
 
 
-def config_for(model: str, split: Split) -> Config:
-    """A network's published configuration, for records of this shape."""
+def config_for(model: str, split: Split, values: Mapping[str, Any] | None = None) -> Config:
+    """A network's published configuration with `values` changed, for records of this shape."""
     dataset = split.dataset
     sizes = {"leads": len(dataset.leads), "length": dataset.length, "classes": len(dataset.classes)}
-    return make_config(model, sizes)
+    return make_config(model, {**(values or {}), **sizes})
 
 
 def first_batch(split: Split, batchsize: int) -> Batch:

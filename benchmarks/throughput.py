@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     if args.reference:
         check_reference(args.reference, args.reference_python, args.models, args.dtype)
     print_devices()
-    results: dict[str, Any] = {"machine": machine(), "rows": []}
+    results: dict[str, Any] = {"machine": machine("benchmarks.throughput"), "rows": []}
     if results["machine"]["load"] > BUSY * results["machine"]["cores"]:
         print(f"warning: the machine is busy (load {results['machine']['load']}): all figures suffer", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import json
 import math
 import os
 import signal
@@ -111,6 +112,17 @@ def positive_float(text: str) -> float:
     value = number(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return value
+
+
+def json_object(text: str) -> dict:
+    """An object in JSON, such as a network's configuration."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a JSON object such as '{{\"lstm_units\": 32}}'")
     return value
 
 

@@ -6,7 +6,6 @@ python -m experiments.train --model imle_net --data_dir data/ptb --batchsize 32 
 import argparse
 import contextlib
 import dataclasses
-import json
 import warnings
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from experiments.cli import (
     boolean,
     execute,
     folds,
+    json_object,
     positive_float,
     positive_int,
     run_name,
@@ -69,7 +69,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--config",
-        type=_json_object,
+        type=json_object,
         default={},
         help="constants of the network to change, as JSON: '{\"lstm_units\": 32}'",
     )
@@ -192,16 +192,6 @@ def describe(args: argparse.Namespace, dataset: Dataset, train: Split) -> Meta:
         data_fingerprint=dataset.fingerprint,
         training=flags,
     )
-
-
-def _json_object(text: str) -> dict:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a JSON object such as '{{\"lstm_units\": 32}}'")
-    return value
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class Dataset:
         statements: diagnostic statement -> superclass.
         gain: (n, leads) float32, steps per mV.
         baseline: (n, leads) float32, the step of 0 mV.
-        source: `PTB-XL` or `synthetic`.
+        source: `PTB-XL`, or what else the records are, such as `synthetic`.
         fingerprint: sha256 of the metadata and signals; it does not depend on where the folder is.
     """
 

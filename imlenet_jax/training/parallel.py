@@ -131,6 +131,8 @@ def join_processes(
         if any(given):
             raise UserError(f"--coordinator_address {address}: {error}") from None
     except RuntimeError as error:
+        if not any(given) and "before any JAX calls" in str(error):
+            return  # JAX works already, as in a notebook: alone, or joined before
         reason = str(error).splitlines()[0]
         if "before any JAX" in reason and not any(given):  # a program that has used JAX already runs alone
             return
