@@ -134,8 +134,6 @@ def join_processes(
         if not any(given) and "before any JAX calls" in str(error):
             return  # JAX works already, as in a notebook: alone, or joined before
         reason = str(error).splitlines()[0]
-        if "before any JAX" in reason and not any(given):  # a program that has used JAX already runs alone
-            return
         raise UserError(f"the {count} processes at {address} did not all arrive ({reason}): start them again") from None
 
 

@@ -81,7 +81,7 @@ def test_rows_of_records_on_the_device_are_the_batch_itself():
     config = _no_dropout(create_model("mousavi").config)
     config = dataclasses.replace(config, length=100, filters=(4, 4), lstm_units=4, hidden=8)
     network, optimizer, devices = create_model("mousavi", config), make_optimizer("mousavi"), Devices(4)
-    state = new_state(init_variables(network, jax.random.key(0)), optimizer)
+    state = jax.device_get(new_state(init_variables(network, jax.random.key(0)), optimizer))
     records, rows = _batch(config, 24), np.array([3, 1, 20, 7, 7, 0, 23, 12], np.int32)
     batch = jax.tree.map(lambda array: array[rows], records)
     step = devices.compile_step(partial(train_step, network, optimizer))
@@ -89,8 +89,9 @@ def test_rows_of_records_on_the_device_are_the_batch_itself():
     outcomes = []
     for fed, stored in ((batch, None), (rows, records)):
         fed, stored = devices.put_batch(fed), devices.put_everywhere(stored)
+        placed = devices.put_state(state)
         with jax.transfer_guard("disallow"):  # what is not put there on purpose does not move
-            _, outcome = step(devices.put_state(state), fed, stored, *constants)
+            _, outcome = step(placed, fed, stored, *constants)
         outcomes.append(outcome)
     np.testing.assert_array_equal(outcomes[0].logits, outcomes[1].logits)
 
