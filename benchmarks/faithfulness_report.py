@@ -1,0 +1,156 @@
+"""The results of `benchmarks.faithfulness` as text to read and as a figure."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from imlenet_jax.files import write_atomically
+
+Entry = dict[str, Any]
+
+# Okabe and Ito's colours with a line style each, for colour-blind readers and grey print.
+STYLES = {
+    "attention": ("#D55E00", "-", "attention"),
+    "gradient_x_input": ("#56B4E9", "--", "gradient × input"),
+    "integrated_gradients": ("#0072B2", "-", "integrated gradients"),
+    "amplitude": ("#009E73", ":", "amplitude (control)"),
+    "random": ("#777777", "-.", "random (control)"),
+}
+BETTER = {"deletion": -1, "insertion": 1}  # a good map makes deletion fall early and insertion rise early
+
+
+def print_report(results: Entry) -> None:
+    """Everything measured, table by table, and what the areas say in words."""
+    print(
+        f"\n{results['model']}, {results['records']} of {results['of_records']} records of fold {results['test_folds']}"
+    )
+    print(f"baseline: {results['baseline']}; explained: {results['explained']}; brackets: 95 % intervals")
+    gap = results["completeness"]
+    print(
+        f"integrated gradients, {results['integrated_gradients_steps']} steps: sums miss the change of the logit by {gap['median_gap']:.2g} (median; the change is {gap['median_change']:.2g})"
+    )
+    for grid, methods in results["curves"].items():
+        _print_curves(grid, methods)
+    if results["sanity"]:
+        _print_sanity(results["sanity"])
+    if "localisation" in results:
+        _print_localisation(results["localisation"])
+    if "moved_infarct" in results:
+        moved = results["moved_infarct"]
+        _print_contrast(
+            f"the same {moved['pairs']} synthetic hearts, infarction anterior or inferior", moved["methods"]
+        )
+    if "asmi_against_imi" in results:
+        found = results["asmi_against_imi"]
+        _print_contrast(found["selection"], found["methods"])
+
+
+def verdicts(results: Entry) -> list[str]:
+    """One sentence per method, grid and kind of curve: better, worse, or no difference shown."""
+    sentences = []
+    for grid, methods in results["curves"].items():
+        for name, kinds in methods.items():
+            for kind, found in kinds.items():
+                for other, entry in found["less"].items():
+                    if other == "random" or name == "attention":
+                        sentences.append(f"{kind} by {grid}: {name} {_verdict(entry, BETTER[kind])} {other}")
+    return sentences
+
+
+def _verdict(entry: Entry, better: int) -> str:
+    if entry["low"] is None or entry["low"] <= 0 <= entry["high"]:
+        return "shows no difference from"
+    return "is better than" if entry["value"] * better > 0 else "is WORSE than"
+
+
+def _print_curves(grid: str, methods: Entry) -> None:
+    rows = [("map", "deletion area (low is good)", "less random", "insertion area (high is good)", "less random")]
+    for name, kinds in methods.items():
+        cells = [name]
+        for kind in BETTER:
+            cells += [_text(kinds[kind]["area"]), _text(kinds[kind]["less"].get("random"), "+")]
+        rows.append(tuple(cells))
+    _print_table(f"deletion and insertion by {grid}", rows)
+    for sentence in verdicts({"curves": {grid: methods}}):
+        print(f"  {sentence}")
+
+
+def _print_sanity(found: Entry) -> None:
+    levels = list(next(iter(found.values())))
+    rows = [("map", *(f"to {level}" for level in levels))]
+    rows += [(name, *(_text(by_level[level]) for level in levels)) for name, by_level in found.items()]
+    _print_table(
+        "rank correlation with the maps of the network re-drawn from the output (1: the weights do not matter)", rows
+    )
+
+
+def _print_localisation(found: Entry) -> None:
+    methods = list(next(iter(found.values()))["methods"]) if found else []
+    rows = [("sign", "records", "chance", *(f"{method}: share less chance" for method in methods))]
+    for name, entry in found.items():
+        cells = [_text(entry["methods"][method]["less_chance"], "+") for method in methods]
+        rows.append((name, str(entry["records"]), f"{entry['chance']:.3f}", *cells))
+    _print_table("share of the map on the leads that show the sign, less chance", rows)
+
+
+def _print_contrast(title: str, methods: Entry) -> None:
+    rows = [("map", "leads", "anterior", "inferior", "difference")]
+    for method, groups in methods.items():
+        for name in ("V1-V4", "II, III, aVF"):
+            cells = [_text(groups[name][key]) for key in ("anterior", "inferior")]
+            rows.append((method, name, *cells, _text(groups[name]["difference"], "+")))
+    _print_table(f"share of the map: {title}", rows)
+
+
+def _text(entry: Entry | None, sign: str = "") -> str:
+    if entry is None:
+        return "-"
+    if entry["value"] is None:
+        return "none"
+    interval = "" if entry["low"] is None else f" [{entry['low']:{sign}.3f}, {entry['high']:{sign}.3f}]"
+    return f"{entry['value']:{sign}.3f}{interval}"
+
+
+def _print_table(title: str, rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print(f"\n{title}")
+    for row in rows:
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def draw_curves(results: Entry, path: Path) -> None:
+    """Mean deletion and insertion curves by leads and by windows, as a PNG."""
+    from matplotlib.figure import Figure  # not pyplot: no window, no global state
+
+    figure = Figure(figsize=(10, 7.5), layout="constrained")
+    axes = figure.subplots(2, 2, sharey="row", sharex=True)
+    for row, (grid, methods) in zip(axes, results["curves"].items(), strict=True):
+        for ax, kind in zip(row, BETTER, strict=True):
+            for name, kinds in methods.items():
+                colour, style, label = STYLES[name]
+                curve = kinds[kind]["curve"]
+                shares = [100 * step / (len(curve) - 1) for step in range(len(curve))]
+                ax.plot(
+                    shares,
+                    curve,
+                    style,
+                    color=colour,
+                    linewidth=2,
+                    label=f"{label}: {kinds[kind]['area']['value']:.3f}",
+                )
+            hint = "lower is better" if kind == "deletion" else "higher is better"
+            ax.set_title(
+                f"{kind.capitalize()} by {'whole leads' if grid == 'leads' else 'half-seconds of a lead'}: {hint}",
+                fontsize=11,
+            )
+            ax.legend(title="area under the curve", fontsize=9, title_fontsize=9, frameon=False)
+            ax.spines[["top", "right"]].set_visible(False)
+            ax.set_xlim(0, 100)
+            ax.set_ylim(bottom=0)
+        row[0].set_ylabel("probability of the explained class")
+    for ax, what in zip(axes[1], ("replaced by the lead's median", "put back"), strict=True):
+        ax.set_xlabel(f"parts {what}, highest score first (%)")
+    figure.suptitle(f"{results['model']}: mean of {results['records']} records")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=150, format="png")
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,192 @@
+"""Do maps of where a network looked say what its output depends on? Deletion, insertion, and re-drawn weights.
+
+Maps are `(n, leads, length)`, as of `attention.py` and `saliency.py`. They are judged by parts: whole leads, or windows of
+half a second. A part's score is the sum of the map over it; parts are taken in the order of their scores, the highest
+first. A part that is taken away is replaced by the saliency's baseline, a flat line at the lead's median. The network was
+never trained on such records, so that part of every fall is surprise: compare curves, do not read them alone.
+
+Sources: Petsiuk et al. 2018, arXiv 1806.07421 (deletion, insertion); Adebayo et al. 2018, arXiv 1810.03292 (weights
+re-drawn in a cascade).
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+
+from imlenet_jax.classifier import Classifier
+from imlenet_jax.errors import UserError
+from imlenet_jax.evaluation.attention import attention_maps
+from imlenet_jax.evaluation.bootstrap import bootstrap, percentile_interval
+from imlenet_jax.evaluation.saliency import baseline, batches, gradient_times_input, integrated_gradients
+from imlenet_jax.models import init_variables
+
+Array = NDArray[np.float64]
+
+METHODS = ("attention", "gradient_x_input", "integrated_gradients", "amplitude")
+"""What `explain` offers. `amplitude` is a control: the distance from the baseline, which knows nothing of the network."""
+
+LEVELS = {
+    "imle_net": (("head",), ("channel_attention",), ("rhythm_attention", "lstm"), ("beat_attention",)),
+}
+"""Modules from the output on, in the steps of the cascade; what is not named comes last, as one step."""
+
+
+class Curves(NamedTuple):
+    """Probabilities of the explained class, `(n, steps + 1)` each, from no part changed to all of them.
+
+    Attributes:
+        deletion: parts of the record are taken away.
+        insertion: parts of the record are put back on the flat baseline.
+    """
+
+    deletion: Array
+    insertion: Array
+
+
+def explain(
+    method: str, classifier: Classifier, signals: NDArray, target: NDArray, steps: int = 32, batchsize: int = 32
+) -> NDArray:
+    """Maps `(n, leads, length)` of one of METHODS for ECGs `(n, length, leads)` in mV.
+
+    `target` `(n,)` is the class that the gradients explain (attention knows none), `steps` those of integrated gradients.
+
+    Raises:
+        UserError: there is no such method, or the network has no attention.
+    """
+    if method == "attention":
+        return attention_maps(classifier, signals, batchsize).combined
+    if method == "gradient_x_input":
+        return gradient_times_input(classifier.logits, signals, target, batchsize)
+    if method == "integrated_gradients":
+        return integrated_gradients(classifier.logits, signals, target, steps, batchsize)
+    if method == "amplitude":
+        return np.abs(signals - baseline(signals)).swapaxes(1, 2)
+    raise UserError(f"there is no method '{method}': choose from {', '.join(METHODS)}")
+
+
+def part_scores(maps: NDArray, windows: int) -> Array:
+    """The sum of maps `(n, leads, length)` over each part: `(n, leads, windows)`; `windows` is 1 for whole leads."""
+    n, leads, length = maps.shape
+    if length % windows:
+        raise ValueError(f"{length} samples do not divide into {windows} windows")
+    return maps.reshape(n, leads, windows, -1).sum(axis=-1, dtype=np.float64)
+
+
+def curves(
+    logits: Partial, signals: NDArray, scores: Array, target: NDArray, steps: int, batchsize: int = 32
+) -> Curves:
+    """Deletion and insertion of the parts that `scores` `(n, leads, windows)` rank, in `steps` equal helpings.
+
+    `signals` `(n, length, leads)` in mV; `target` `(n,)`, the class whose probability is followed. Equal scores are taken
+    in the order of leads and windows.
+    """
+    n, leads, windows = scores.shape
+    order = np.argsort(-scores.reshape(n, -1), axis=1, kind="stable")
+    rank = np.argsort(order, axis=1).astype(np.int32).reshape(scores.shape)
+    counts = np.rint(np.linspace(0, leads * windows, steps + 1)).astype(np.int32)
+    parts: tuple[list, list] = ([], [])
+    for size, x, ranks, classes in batches(batchsize, np.asarray(signals, np.float32), rank, target):
+        flat = baseline(x)
+        for insert, part in enumerate(parts):
+            values = [_probability(logits, x, flat, ranks, count, bool(insert), classes) for count in counts]
+            part.append(np.stack(values, axis=1)[:size])
+    return Curves(*(np.concatenate(part).astype(np.float64) for part in parts))
+
+
+@jax.jit
+def _probability(logits, signals, flat, rank, count, insert, target) -> jax.Array:
+    """The target's probability, `(batch,)`, with the first `count` parts taken away, or with only these left."""
+    kept = jnp.repeat((rank >= count) != insert, signals.shape[1] // rank.shape[2], axis=2)
+    outputs = jax.nn.sigmoid(logits(jnp.where(jnp.swapaxes(kept, 1, 2), signals, flat)))
+    return jnp.take_along_axis(outputs, target[:, None], axis=1)[:, 0]
+
+
+def area(curve: ArrayLike) -> Array:
+    """The area under curves `(..., steps + 1)` by trapezoids, over shares of the parts from 0 to 1."""
+    values = np.asarray(curve, np.float64)
+    return (values[..., 1:] + values[..., :-1]).mean(axis=-1) / 2
+
+
+def cascade(classifier: Classifier, seed: int) -> Iterator[tuple[str, Classifier]]:
+    """The network with its weights re-drawn from the output on, one level more each time, and the level's name.
+
+    Weights and BatchNorm statistics of a re-drawn module are those of a network before training. Levels are LEVELS of
+    imle_net; for the others fifths of the modules in the order they are called.
+    """
+    fresh = _drawn(classifier.network, jax.random.key(seed))
+    modules = _call_order(classifier)[::-1]
+    named = LEVELS.get(classifier.meta.model)
+    if named:
+        rest = tuple(name for name in modules if name not in sum(named, ()))
+        levels = [*named, rest]
+    else:
+        levels = [tuple(part) for part in np.array_split(np.array(modules), 5) if part.size]
+    drawn: set[str] = set()
+    for level in levels:
+        drawn |= set(level)
+        mixed = {
+            kind: {name: (fresh if name in drawn else classifier.variables)[kind][name] for name in values}
+            for kind, values in classifier.variables.items()
+        }
+        name = level[0] if len(level) == 1 else f"{level[0]} to {level[-1]}"
+        yield name, classifier.with_variables(mixed)
+
+
+_drawn = jax.jit(init_variables, static_argnums=0)
+
+
+def _call_order(classifier: Classifier) -> list[str]:
+    """The network's modules in the order it calls them (JAX itself sorts the names)."""
+    config, names = classifier.meta.network_config, []
+
+    def note() -> None:
+        x = jnp.zeros((1, config.length, config.leads))
+        names.extend(classifier.network.init(jax.random.key(0), x)["params"])
+
+    jax.eval_shape(note)
+    return names
+
+
+def rank_correlation(first: NDArray, second: NDArray) -> Array:
+    """Spearman's correlation of the entries of two maps `(n, ...)` per record, `(n,)`; NaN where a map is constant."""
+    a, b = (rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (first, second))
+    a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (a, b))
+    norms = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    with np.errstate(invalid="ignore"):
+        return (a * b).sum(axis=1) / norms
+
+
+def mean_interval(values: ArrayLike, resamples: int = 1000, seed: int = 0) -> dict[str, float | int | None]:
+    """The mean of `values` (n,) over records with its 95 % bootstrap interval: `value`, `low`, `high`, `n`.
+
+    NaN is left out. Given differences of the same records, this is the paired bootstrap. There is no interval of fewer
+    than two records, and no value of none (None).
+    """
+    kept = np.asarray(values, np.float64)
+    kept = kept[~np.isnan(kept)]
+    if len(kept) < 2:
+        return {"value": float(kept[0]) if len(kept) else None, "low": None, "high": None, "n": len(kept)}
+    return _entry(kept.mean(), _means(kept, resamples, seed), len(kept))
+
+
+def difference_interval(first: ArrayLike, second: ArrayLike, resamples: int = 1000) -> dict[str, float | int | None]:
+    """The mean of `first` less that of `second`, other records, each resampled by itself; as `mean_interval`."""
+    a, b = (values[~np.isnan(values)] for values in (np.asarray(first, float), np.asarray(second, float)))
+    if min(len(a), len(b)) < 2:
+        return {"value": None, "low": None, "high": None, "n": len(a) + len(b)}
+    return _entry(a.mean() - b.mean(), _means(a, resamples, 0) - _means(b, resamples, 1), len(a) + len(b))
+
+
+def _means(values: Array, resamples: int, seed: int) -> Array:
+    return bootstrap(lambda counts: {"mean": counts @ values / len(values)}, len(values), resamples, seed)["mean"]
+
+
+def _entry(value: float, samples: Array, n: int) -> dict[str, float | int | None]:
+    interval = percentile_interval(samples)
+    return {"value": float(value), "low": float(interval.low), "high": float(interval.high), "n": n}
