@@ -20,23 +20,28 @@ from experiments.test import check
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.loader import select
 from imlenet_jax.data.open import SYNTHETIC, SYNTHETIC_FOLDER, open_dataset
-from imlenet_jax.data.pathology import ANTEROSEPTAL, INFERIOR
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.attention import attention_maps
 from imlenet_jax.evaluation.faithfulness import (
     METHODS,
-    area,
     cascade,
-    curves,
-    difference_interval,
+    compare,
     explain,
     mean_interval,
     part_scores,
     rank_correlation,
 )
-from imlenet_jax.evaluation.localisation import affected_leads, find_truth, lead_shares, moved_infarcts, read_truth
-from imlenet_jax.evaluation.saliency import class_logits, explained_class, integrated_gradients
+from imlenet_jax.evaluation.localisation import (
+    affected_leads,
+    contrast,
+    find_truth,
+    lead_shares,
+    localised,
+    moved_infarcts,
+    read_truth,
+)
+from imlenet_jax.evaluation.saliency import baseline, class_logits, explained_class
 from imlenet_jax.files import write_json
 from imlenet_jax.models import MODELS, entry
 from imlenet_jax.training.parallel import print_devices
@@ -84,8 +89,11 @@ def run(args: argparse.Namespace) -> None:
     classifier = load(args.checkpoint_dir / args.model, args.which)
     dataset = open_dataset(args.data_dir, classifier.sampling_rate, args.allow_missing)
     check(classifier.meta, args.model, dataset)
+    seen = sorted(set(args.test_folds) & set(classifier.meta.training.get("train_folds") or ()))
+    if seen:
+        print(f"note: records of fold {', '.join(map(str, seen))} trained this network")
     study = Study(classifier, dataset, args)
-    results = study.about() | study.curves() | study.sanity()
+    results = study.about() | study.curves() | study.completeness() | study.sanity()
     truth = find_truth(SYNTHETIC_FOLDER if str(args.data_dir) == SYNTHETIC else Path(args.data_dir))
     if not truth:
         print("no truth.json with the data: maps are not compared with affected leads")
@@ -104,26 +112,29 @@ class Study:
 
     def __init__(self, classifier: Classifier, dataset: Dataset, args: argparse.Namespace):
         self.classifier, self.dataset, self.args = classifier, dataset, args
-        possible = METHODS if args.model == "imle_net" else METHODS[1:]
-        self.methods = args.methods or possible
-        if not set(self.methods) <= set(possible):
+        self.methods = args.methods or (METHODS if args.model == "imle_net" else METHODS[1:])
+        if "attention" in self.methods and args.model != "imle_net":
             raise UserError(f"{args.model} has no attention: leave it out of --methods")
+        self.batchsize = min(args.batchsize, args.max_records)
+        self.windows = max(1, 2 * dataset.length // dataset.sampling_rate)  # half-seconds
         self.split = select(dataset, args.test_folds, "test", args.min_likelihood)
         self.rows = self.sample(self.split.rows)
         self.signals = dataset.millivolts(self.rows)
-        self.target = explained_class(classifier.logits, self.signals, None, args.batchsize)
+        self.target = explained_class(classifier.logits, self.signals, None, self.batchsize)
 
     def about(self) -> Entry:
-        """What was measured, and on what."""
+        """What is measured, and on what."""
         args, meta = self.args, self.classifier.meta
         return {
             "model": meta.model,
             "config": meta.config,
             "epoch": meta.epoch,
+            "trained_on_folds": meta.training.get("train_folds"),
             "data_fingerprint": self.dataset.fingerprint,
             "test_folds": list(args.test_folds),
             "records": len(self.rows),
             "of_records": len(self.split),
+            "sanity_records": len(self.signals[:SANITY_RECORDS]),
             "seed": args.seed,
             "integrated_gradients_steps": args.steps,
             "random_maps": RANDOM_MAPS,
@@ -133,152 +144,105 @@ class Study:
         }
 
     def curves(self) -> Entry:
-        """Deletion and insertion by leads and by windows, their areas, and the areas' differences."""
-        windows = self.windows
-        grids = {"leads": (1, len(self.dataset.leads)), "windows": (windows, WINDOW_STEPS)}
-        scores = {name: {grid: part_scores(maps, w) for grid, (w, _) in grids.items()} for name, maps in self.maps()}
-        results: Entry = {}
-        for grid, (w, steps) in grids.items():
-            rng = np.random.default_rng([self.args.seed, w])
-            ranked = {name: [by_grid[grid]] for name, by_grid in scores.items()}
-            ranked["random"] = [rng.random((len(self.rows), len(self.dataset.leads), w)) for _ in range(RANDOM_MAPS)]
-            results[grid] = self._compare(ranked, steps)
-        return {"curves": results, "completeness": self._completeness()}
+        """Deletion and insertion by leads and by windows."""
+        leads = len(self.dataset.leads)
+        grids = {"leads": (1, leads), "windows": (self.windows, WINDOW_STEPS)}
+        scores: dict[str, dict[str, list]] = {grid: {} for grid in grids}
+        for method in self.methods:
+            print(f"explaining by {method}")
+            maps = self.explain(method, self.classifier, self.signals, self.target)
+            for grid, (windows, _) in grids.items():
+                scores[grid][method] = [part_scores(maps, windows)]
+        results = {}
+        for grid, (windows, steps) in grids.items():
+            print(f"deleting and inserting by {grid}")
+            rng = np.random.default_rng([self.args.seed, windows])
+            scores[grid]["random"] = [rng.random((len(self.rows), leads, windows)) for _ in range(RANDOM_MAPS)]
+            logits = self.classifier.logits
+            results[grid] = compare(logits, self.signals, scores[grid], self.target, steps, self.batchsize)
+        return {"curves": results}
 
-    def _compare(self, ranked: dict[str, list], steps: int) -> Entry:
-        results: Entry = {}
-        areas: dict[str, Any] = {}
-        for name, draws in ranked.items():
-            print(f"deleting and inserting by {name}")
-            found = [
-                curves(self.classifier.logits, self.signals, scores, self.target, steps, self.args.batchsize)
-                for scores in draws
-            ]
-            results[name] = {}
-            areas[name] = {}
-            for kind in ("deletion", "insertion"):
-                curve = np.mean([getattr(draw, kind) for draw in found], axis=0)
-                areas[name][kind] = area(curve)
-                results[name][kind] = {"curve": curve.mean(axis=0).tolist(), "area": mean_interval(areas[name][kind])}
-        for name, kinds in areas.items():
-            for kind, values in kinds.items():
-                results[name][kind]["less"] = {
-                    other: mean_interval(values - areas[other][kind])
-                    for other in ("random", "integrated_gradients")
-                    if other in areas and other != name
-                }
-        return results
-
-    def _completeness(self) -> Entry:
+    def completeness(self) -> Entry:
         """How far the sums of integrated gradients are from what they must be, in logits."""
-        logits, batchsize = self.classifier.logits, self.args.batchsize
-        chosen, target = self.signals[:SANITY_RECORDS], self.target[:SANITY_RECORDS]
-        sums = integrated_gradients(logits, chosen, target, self.args.steps, batchsize).sum(axis=(1, 2), dtype=float)
-        flat = np.broadcast_to(np.median(chosen, axis=1, keepdims=True), chosen.shape)
-        ends = [class_logits(logits, x, batchsize)[np.arange(len(x)), target] for x in (chosen, flat)]
-        gap = np.abs(sums - (ends[0] - ends[1]))
-        return {
-            "records": len(chosen),
-            "median_gap": float(np.median(gap)),
-            "median_change": float(np.median(np.abs(ends[0] - ends[1]))),
-        }
+        x, target = self.signals[:SANITY_RECORDS], self.target[:SANITY_RECORDS]
+        sums = self.explain("integrated_gradients", self.classifier, x, target).sum(axis=(1, 2), dtype=float)
+        flat = np.broadcast_to(baseline(x), x.shape)
+        logits = (class_logits(self.classifier.logits, each, self.batchsize) for each in (x, flat))
+        ends = [values[np.arange(len(x)), target] for values in logits]
+        gap, change = np.abs(sums - (ends[0] - ends[1])), np.abs(ends[0] - ends[1])
+        return {"completeness": {"median_gap": float(np.median(gap)), "median_change": float(np.median(change))}}
 
     def sanity(self) -> Entry:
         """Rank correlation of the maps with those of the network whose weights are re-drawn in a cascade."""
-        signals, target = self.signals[:SANITY_RECORDS], self.target[:SANITY_RECORDS]
-        trained = dict(self._sanity_maps(self.classifier, signals, target))
+        trained = dict(self.sanity_maps(self.classifier))
         found: dict[str, dict[str, list]] = {name: {} for name in trained}
-        for draw in range(REDRAWS):
+        for draw in range(REDRAWS if trained else 0):
             for level, changed in cascade(self.classifier, self.args.seed + draw):
                 print(f"re-drawn from the output to {level}, draw {draw + 1} of {REDRAWS}")
-                for name, maps in self._sanity_maps(changed, signals, target):
+                for name, maps in self.sanity_maps(changed):
                     found[name].setdefault(level, []).append(rank_correlation(trained[name], maps))
-        means = {
-            name: {level: mean_interval(np.mean(draws, axis=0)) for level, draws in levels.items()}
-            for name, levels in found.items()
+        return {
+            "sanity": {
+                name: {level: mean_interval(np.mean(draws, axis=0)) for level, draws in levels.items()}
+                for name, levels in found.items()
+            }
         }
-        return {"sanity": means}
 
-    def _sanity_maps(
-        self, classifier: Classifier, signals: np.ndarray, target: np.ndarray
-    ) -> Iterator[tuple[str, np.ndarray]]:
+    def sanity_maps(self, classifier: Classifier) -> Iterator[tuple[str, np.ndarray]]:
+        """The scores of half-seconds by each method that knows the weights, and each level of attention by itself."""
+        x, target = self.signals[:SANITY_RECORDS], self.target[:SANITY_RECORDS]
         for method in self.methods:
-            if method == "amplitude":  # knows no weights
-                continue
-            yield method, part_scores(self._explain(method, classifier, signals, target), self.windows)
+            if method != "amplitude":
+                yield method, part_scores(self.explain(method, classifier, x, target), self.windows)
         if "attention" in self.methods:
-            levels = attention_maps(classifier, signals, self.args.batchsize)
+            levels = attention_maps(classifier, x, self.batchsize)
             yield from ((f"attention: {name}", getattr(levels, name)) for name in ("beat", "rhythm", "channel"))
 
     def localisation(self, path: Path) -> Entry:
         """The share of the maps on the leads that show a statement's signs; the class explained is the statement's."""
         truth, results = read_truth(path), {}
-        rows, ids = self.split.rows, self.split.ecg_id
-        for statement in sorted(
-            set().union(*(self.dataset.scp_codes[row] for row in rows)) & set(self.dataset.statements)
-        ):
-            masks = affected_leads(truth, ids, self.dataset.leads, statement)
+        present = {code for row in self.split.rows for code in self.dataset.scp_codes[row]}
+        for statement in sorted(present & set(self.dataset.statements)):
+            masks = affected_leads(truth, self.split.ecg_id, self.dataset.leads, statement)
             shown = np.flatnonzero(masks[statement].any(axis=1))
-            if not len(shown):
-                continue
-            print(f"localising {statement}")
-            chosen = self.sample(shown)
-            shares = self._shares(self.dataset.millivolts(rows[chosen]), self._class_of(statement))
-            for name, mask in masks.items():
-                results[name] = _localised(mask[chosen], shares)
+            if len(shown):
+                print(f"localising {statement}")
+                chosen = self.sample(shown)
+                shares = self.shares(self.dataset.millivolts(self.split.rows[chosen]), statement)
+                results |= {name: localised(mask[chosen], shares) for name, mask in masks.items()}
         return {"localisation": results}
 
     def moved_infarct(self) -> Entry:
-        """Lead shares of the same synthetic hearts with an anterior and an inferior infarction."""
+        """Lead shares of the same synthetic hearts with an anterior and with an inferior infarction."""
         print("moving infarctions")
-        both = [self._shares(x, self._class_of("ASMI")) for x in moved_infarcts(self.args.max_records, self.args.seed)]
-        return {"moved_infarct": {"pairs": self.args.max_records, "methods": self._contrast(*both, paired=True)}}
+        pairs = self.args.max_records
+        both = [self.shares(signals, "ASMI") for signals in moved_infarcts(pairs, self.args.seed)]
+        return {"moved_infarct": {"pairs": pairs, "methods": contrast(*both, self.dataset.leads, paired=True)}}
 
     def infarctions(self) -> Entry:
         """Lead shares of records with an anteroseptal against those with an inferior infarction."""
-        codes = [self._codes(row) for row in self.split.rows]
-        kinds = (("ASMI", "IMI"), ("IMI", "ASMI"))
-        rows = [self.split.rows[[has in c and no not in c for c in codes]] for has, no in kinds]
+        least = self.args.min_likelihood or 0
+        held = [
+            {code for code, stated in self.dataset.scp_codes[row].items() if stated == 0 or stated >= least}
+            for row in self.split.rows
+        ]
+        rows = [
+            self.sample(self.split.rows[[has in codes and hasnt not in codes for codes in held]])
+            for has, hasnt in (("ASMI", "IMI"), ("IMI", "ASMI"))
+        ]
         if min(map(len, rows)) < 2:
-            print("fewer than two records of ASMI or of IMI: their lead weights are not compared")
+            print("fewer than two records of ASMI or of IMI: their lead shares are not compared")
             return {}
-        rows = [self.sample(part) for part in rows]
-        both = [self._shares(self.dataset.millivolts(part), self._class_of("ASMI")) for part in rows]
-        least = self.args.min_likelihood
+        print("comparing ASMI with IMI")
+        both = [self.shares(self.dataset.millivolts(part), "ASMI") for part in rows]
         selection = (
-            f"records of fold {', '.join(map(str, self.args.test_folds))} whose scp_codes hold ASMI and not IMI "
-            f"({len(rows[0])}), against IMI and not ASMI ({len(rows[1])}), "
-            + ("of any likelihood" if least is None else f"of a likelihood of 0 (not stated) or at least {least:g}")
+            f"fold {', '.join(map(str, self.args.test_folds))}, scp_codes with ASMI and without IMI (anterior, "
+            f"{len(rows[0])} records), with IMI and without ASMI (inferior, {len(rows[1])}), likelihood "
+            + (f"0 (not stated) or at least {least:g}" if least else "of any size")
             + f"; at most {self.args.max_records} of each, drawn with seed {self.args.seed}"
         )
-        return {"asmi_against_imi": {"selection": selection, "methods": self._contrast(*both, paired=False)}}
-
-    def _contrast(self, anterior: dict[str, np.ndarray], inferior: dict[str, np.ndarray], paired: bool) -> Entry:
-        results: Entry = {}
-        leads = self.dataset.leads
-        groups = {"V1-V4": ANTEROSEPTAL, "II, III, aVF": INFERIOR} | {lead: (lead,) for lead in leads}
-        for method in anterior:
-            results[method] = {}
-            for name, group in groups.items():
-                a, b = (shares[method][:, np.isin(leads, group)].sum(axis=1) for shares in (anterior, inferior))
-                difference = mean_interval(a - b) if paired else difference_interval(a, b)
-                results[method][name] = {
-                    "anterior": mean_interval(a),
-                    "inferior": mean_interval(b),
-                    "difference": difference,
-                }
-        return results
-
-    @property
-    def windows(self) -> int:
-        """Half-seconds in a record."""
-        return max(1, 2 * self.dataset.length // self.dataset.sampling_rate)
-
-    def maps(self) -> Iterator[tuple[str, np.ndarray]]:
-        """The maps of each method for the sampled records."""
-        for method in self.methods:
-            print(f"explaining by {method}")
-            yield method, self._explain(method, self.classifier, self.signals, self.target)
+        methods = contrast(*both, self.dataset.leads, paired=False)
+        return {"asmi_against_imi": {"selection": selection, "methods": methods}}
 
     def sample(self, rows: np.ndarray) -> np.ndarray:
         """At most `--max_records` of `rows`, drawn with the seed, in their order."""
@@ -286,35 +250,17 @@ class Study:
             return rows
         return np.sort(np.random.default_rng(self.args.seed).choice(rows, self.args.max_records, replace=False))
 
-    def _explain(self, method: str, classifier: Classifier, signals: np.ndarray, target: np.ndarray) -> np.ndarray:
-        return explain(method, classifier, signals, target, self.args.steps, self.args.batchsize)
+    def explain(self, method: str, classifier: Classifier, signals: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Maps with the steps that the flags say, in batches of one size: a smaller one would be compiled anew."""
+        rows = np.minimum(np.arange(max(len(signals), self.batchsize)), len(signals) - 1)
+        maps = explain(method, classifier, signals[rows], target[rows], self.args.steps, self.batchsize)
+        return maps[: len(signals)]
 
-    def _shares(self, signals: np.ndarray, target: int) -> dict[str, np.ndarray]:
-        targets = np.full(len(signals), target, np.int32)
-        return {
-            method: lead_shares(self._explain(method, self.classifier, signals, targets)) for method in self.methods
-        }
-
-    def _class_of(self, statement: str) -> int:
-        return self.dataset.classes.index(self.dataset.statements[statement])
-
-    def _codes(self, row: int) -> set[str]:
-        least = self.args.min_likelihood or 0
-        return {code for code, stated in self.dataset.scp_codes[row].items() if stated == 0 or stated >= least}
-
-
-def _localised(mask: np.ndarray, shares: dict[str, np.ndarray]) -> Entry:
-    shown = mask.any(axis=1)
-    chance = mask[shown].mean(axis=1)
-    found = {method: (values * mask)[shown].sum(axis=1) for method, values in shares.items()}
-    return {
-        "records": int(shown.sum()),
-        "chance": float(chance.mean()) if shown.any() else None,
-        "methods": {
-            method: {"share": mean_interval(values), "less_chance": mean_interval(values - chance)}
-            for method, values in found.items()
-        },
-    }
+    def shares(self, signals: np.ndarray, statement: str) -> dict[str, np.ndarray]:
+        """Each method's lead shares where the class explained is that of `statement`."""
+        number = self.dataset.classes.index(self.dataset.statements[statement])
+        target = np.full(len(signals), number, np.int32)
+        return {name: lead_shares(self.explain(name, self.classifier, signals, target)) for name in self.methods}
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ def print_report(results: Entry) -> None:
     print(
         f"\n{results['model']}, {results['records']} of {results['of_records']} records of fold {results['test_folds']}"
     )
-    print(f"baseline: {results['baseline']}; explained: {results['explained']}; brackets: 95 % intervals")
+    print(
+        f"baseline: {results['baseline']}; explained: {results['explained']}; brackets: 95 % intervals, not corrected for their number"
+    )
     gap = results["completeness"]
     print(
         f"integrated gradients, {results['integrated_gradients_steps']} steps: sums miss the change of the logit by {gap['median_gap']:.2g} (median; the change is {gap['median_change']:.2g})"
@@ -45,16 +47,15 @@ def print_report(results: Entry) -> None:
         _print_contrast(found["selection"], found["methods"])
 
 
-def verdicts(results: Entry) -> list[str]:
-    """One sentence per method, grid and kind of curve: better, worse, or no difference shown."""
-    sentences = []
-    for grid, methods in results["curves"].items():
-        for name, kinds in methods.items():
-            for kind, found in kinds.items():
-                for other, entry in found["less"].items():
-                    if other == "random" or name == "attention":
-                        sentences.append(f"{kind} by {grid}: {name} {_verdict(entry, BETTER[kind])} {other}")
-    return sentences
+def verdicts(grid: str, methods: Entry) -> list[str]:
+    """Every method against random maps, and attention against every other, in words."""
+    return [
+        f"{kind} by {grid}: {name} {_verdict(entry, BETTER[kind])} {other}"
+        for name, kinds in methods.items()
+        for kind, found in kinds.items()
+        for other, entry in found["less"].items()
+        if other == "random" or name == "attention"
+    ]
 
 
 def _verdict(entry: Entry, better: int) -> str:
@@ -71,7 +72,7 @@ def _print_curves(grid: str, methods: Entry) -> None:
             cells += [_text(kinds[kind]["area"]), _text(kinds[kind]["less"].get("random"), "+")]
         rows.append(tuple(cells))
     _print_table(f"deletion and insertion by {grid}", rows)
-    for sentence in verdicts({"curves": {grid: methods}}):
+    for sentence in verdicts(grid, methods):
         print(f"  {sentence}")
 
 

@@ -9,8 +9,8 @@ Sources: Petsiuk et al. 2018, arXiv 1806.07421 (deletion, insertion); Adebayo et
 re-drawn in a cascade).
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +92,7 @@ def curves(
     counts = np.rint(np.linspace(0, leads * windows, steps + 1)).astype(np.int32)
     parts: tuple[list, list] = ([], [])
     for size, x, ranks, classes in batches(batchsize, np.asarray(signals, np.float32), rank, target):
-        flat = baseline(x)
+        x, flat, ranks, classes = jax.device_put((x, baseline(x), ranks, classes))
         for insert, part in enumerate(parts):
             values = [_probability(logits, x, flat, ranks, count, bool(insert), classes) for count in counts]
             part.append(np.stack(values, axis=1)[:size])
@@ -111,6 +111,42 @@ def area(curve: ArrayLike) -> Array:
     """The area under curves `(..., steps + 1)` by trapezoids, over shares of the parts from 0 to 1."""
     values = np.asarray(curve, np.float64)
     return (values[..., 1:] + values[..., :-1]).mean(axis=-1) / 2
+
+
+def compare(
+    logits: Partial,
+    signals: NDArray,
+    ranked: Mapping[str, Sequence[Array]],
+    target: NDArray,
+    steps: int,
+    batchsize: int = 32,
+) -> dict[str, dict[str, Any]]:
+    """Curves and areas of several rankings of the same parts, each beside the others.
+
+    `ranked` holds the scores `(n, leads, windows)` of each method, several where it is random: their curves are averaged.
+    Returns per method, for `deletion` and `insertion`: `curve`, the mean over records; `area`, its `mean_interval`; and
+    `less`, for each other method the interval of the areas' paired difference.
+    """
+    found = {}
+    for method, draws in ranked.items():
+        each = [curves(logits, signals, scores, target, steps, batchsize) for scores in draws]
+        found[method] = Curves(*(np.mean(kind, axis=0) for kind in zip(*each, strict=True)))
+    areas = {method: Curves(*map(area, both)) for method, both in found.items()}
+    return {
+        method: {
+            kind: {
+                "curve": getattr(both, kind).mean(axis=0).tolist(),
+                "area": mean_interval(getattr(areas[method], kind)),
+                "less": {
+                    other: mean_interval(getattr(areas[method], kind) - getattr(areas[other], kind))
+                    for other in found
+                    if other != method
+                },
+            }
+            for kind in Curves._fields
+        }
+        for method, both in found.items()
+    }
 
 
 def cascade(classifier: Classifier, seed: int) -> Iterator[tuple[str, Classifier]]:

