@@ -32,7 +32,7 @@ class Classifier:
     def __init__(self, meta: Meta, variables: dict[str, Any]):
         self.meta = meta
         self.variables = variables
-        self.network = create_model(meta.model, meta.network_config)
+        self.network: Any = create_model(meta.model, meta.network_config)
         self._apply: Callable[..., Any] = jax.jit(partial(_apply, self.network, meta.scaling))
         self._logits = partial(_logits, self.network, meta.scaling)
 
@@ -102,7 +102,7 @@ class Classifier:
 
     def _checked(self, signals: np.ndarray) -> np.ndarray:
         signals = np.asarray(signals)
-        config = self.meta.network_config
+        config: Any = self.network.config  # not the meta's, which is checked anew, slowly, whenever it is asked for
         expected = (config.length, config.leads)
         if signals.ndim != 3 or signals.shape[1:] != expected or len(signals) == 0:
             hint = "; the last two axes are swapped" if signals.shape[1:] == expected[::-1] else ""

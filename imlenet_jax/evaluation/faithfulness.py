@@ -179,7 +179,7 @@ _drawn = jax.jit(init_variables, static_argnums=0)
 
 def _call_order(classifier: Classifier) -> list[str]:
     """The network's modules in the order it calls them (JAX itself sorts the names)."""
-    config, names = classifier.meta.network_config, []
+    config, names = classifier.network.config, []
 
     def note() -> None:
         x = jnp.zeros((1, config.length, config.leads))

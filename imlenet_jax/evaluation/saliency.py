@@ -62,9 +62,9 @@ def explained_class(
     logits: Partial, signals: NDArray, target: int | NDArray | None = None, batchsize: int = 32
 ) -> NDArray[np.int32]:
     """The class to explain, `(n,)`: `target`, or the most probable of each record. ValueError if it does not exist."""
-    classes = jax.eval_shape(logits, jax.ShapeDtypeStruct(signals.shape, np.float32)).shape[1]
     if target is None:
         return class_logits(logits, signals, batchsize).argmax(axis=1).astype(np.int32)
+    classes = _forward.eval_shape(logits, jax.ShapeDtypeStruct((1, *signals.shape[1:]), np.float32)).shape[1]
     chosen = np.broadcast_to(np.asarray(target, np.int32), len(signals))
     if chosen.size and not 0 <= chosen.min() <= chosen.max() < classes:
         raise ValueError(f"the classes to explain are numbered 0 to {classes - 1}, not {target}")
