@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument(
         "--allow_missing", type=boolean, default=False, help="go on without records whose files are missing"
     )
-    parser.add_argument("--batchsize", type=positive_int, default=32, help="records per call of the compiled network")
+    parser.add_argument("--batchsize", type=positive_int, default=16, help="records per call of the compiled network")
     parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint")
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, help="maps to judge; all that the network has by default"
@@ -141,6 +141,7 @@ class Study:
             "redraws": REDRAWS,
             "baseline": "each lead's median over the record",
             "explained": "the most probable class of each record",
+            "explained_records": {name: int((self.target == i).sum()) for i, name in enumerate(meta.classes)},
         }
 
     def curves(self) -> Entry:
@@ -164,6 +165,8 @@ class Study:
 
     def completeness(self) -> Entry:
         """How far the sums of integrated gradients are from what they must be, in logits."""
+        if "integrated_gradients" not in self.methods:
+            return {}
         x, target = self.signals[:SANITY_RECORDS], self.target[:SANITY_RECORDS]
         sums = self.explain("integrated_gradients", self.classifier, x, target).sum(axis=(1, 2), dtype=float)
         flat = np.broadcast_to(baseline(x), x.shape)

@@ -9,7 +9,7 @@ Sources: Petsiuk et al. 2018, arXiv 1806.07421 (deletion, insertion); Adebayo et
 re-drawn in a cascade).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,9 +32,17 @@ METHODS = ("attention", "gradient_x_input", "integrated_gradients", "amplitude")
 """What `explain` offers. `amplitude` is a control: the distance from the baseline, which knows nothing of the network."""
 
 LEVELS = {
-    "imle_net": (("head",), ("channel_attention",), ("rhythm_attention", "lstm"), ("beat_attention",)),
+    "imle_net": {
+        "head": ("head",),
+        "channel": ("channel_attention",),
+        "rhythm": ("rhythm_attention", "lstm"),
+        "beat": ("beat_attention",),
+    }
 }
-"""Modules from the output on, in the steps of the cascade; what is not named comes last, as one step."""
+"""Modules from the output on, in the steps of the cascade; those not named come last, as "the rest"."""
+
+FEWEST = 5
+"""Records that an interval needs."""
 
 
 class Curves(NamedTuple):
@@ -152,26 +160,27 @@ def compare(
 def cascade(classifier: Classifier, seed: int) -> Iterator[tuple[str, Classifier]]:
     """The network with its weights re-drawn from the output on, one level more each time, and the level's name.
 
-    Weights and BatchNorm statistics of a re-drawn module are those of a network before training. Levels are LEVELS of
-    imle_net; for the others fifths of the modules in the order they are called.
+    Weights and BatchNorm statistics of a re-drawn module are those of a network before training. Levels are LEVELS for
+    imle_net; for the others fifths of the modules, from the last called to the first.
     """
     fresh = _drawn(classifier.network, jax.random.key(seed))
-    modules = _call_order(classifier)[::-1]
-    named = LEVELS.get(classifier.meta.model)
-    if named:
-        rest = tuple(name for name in modules if name not in sum(named, ()))
-        levels = [*named, rest]
-    else:
-        levels = [tuple(part) for part in np.array_split(np.array(modules), 5) if part.size]
     drawn: set[str] = set()
-    for level in levels:
+    for name, level in _levels(classifier).items():
         drawn |= set(level)
         mixed = {
-            kind: {name: (fresh if name in drawn else classifier.variables)[kind][name] for name in values}
-            for kind, values in classifier.variables.items()
+            kind: {module: (fresh if module in drawn else classifier.variables)[kind][module] for module in modules}
+            for kind, modules in classifier.variables.items()
         }
-        name = level[0] if len(level) == 1 else f"{level[0]} to {level[-1]}"
         yield name, classifier.with_variables(mixed)
+
+
+def _levels(classifier: Classifier) -> dict[str, tuple[str, ...]]:
+    modules = _call_order(classifier)[::-1]
+    named = LEVELS.get(classifier.meta.model)
+    if named is None:
+        return {f"{i}/5": tuple(part.tolist()) for i, part in enumerate(np.array_split(np.array(modules), 5), 1)}
+    known = {module for level in named.values() for module in level}
+    return named | {"the rest": tuple(module for module in modules if module not in known)}
 
 
 _drawn = jax.jit(init_variables, static_argnums=0)
@@ -202,27 +211,31 @@ def mean_interval(values: ArrayLike, resamples: int = 1000, seed: int = 0) -> di
     """The mean of `values` (n,) over records with its 95 % bootstrap interval: `value`, `low`, `high`, `n`.
 
     NaN is left out. Given differences of the same records, this is the paired bootstrap. There is no interval of fewer
-    than two records, and no value of none (None).
+    than FEWEST records, and no value of none (None).
     """
-    kept = np.asarray(values, np.float64)
-    kept = kept[~np.isnan(kept)]
-    if len(kept) < 2:
-        return {"value": float(kept[0]) if len(kept) else None, "low": None, "high": None, "n": len(kept)}
-    return _entry(kept.mean(), _means(kept, resamples, seed), len(kept))
+    kept = _numbers(values)
+    return _entry(kept.mean() if len(kept) else None, len(kept), lambda: _means(kept, resamples, seed), len(kept))
 
 
 def difference_interval(first: ArrayLike, second: ArrayLike, resamples: int = 1000) -> dict[str, float | int | None]:
     """The mean of `first` less that of `second`, other records, each resampled by itself; as `mean_interval`."""
-    a, b = (values[~np.isnan(values)] for values in (np.asarray(first, float), np.asarray(second, float)))
-    if min(len(a), len(b)) < 2:
-        return {"value": None, "low": None, "high": None, "n": len(a) + len(b)}
-    return _entry(a.mean() - b.mean(), _means(a, resamples, 0) - _means(b, resamples, 1), len(a) + len(b))
+    a, b = _numbers(first), _numbers(second)
+    fewest = min(len(a), len(b))
+    value = a.mean() - b.mean() if fewest else None
+    return _entry(value, len(a) + len(b), lambda: _means(a, resamples, 0) - _means(b, resamples, 1), fewest)
+
+
+def _numbers(values: ArrayLike) -> Array:
+    numbers = np.asarray(values, np.float64)
+    return numbers[~np.isnan(numbers)]
 
 
 def _means(values: Array, resamples: int, seed: int) -> Array:
     return bootstrap(lambda counts: {"mean": counts @ values / len(values)}, len(values), resamples, seed)["mean"]
 
 
-def _entry(value: float, samples: Array, n: int) -> dict[str, float | int | None]:
-    interval = percentile_interval(samples)
+def _entry(value: float | None, n: int, samples: Callable[[], Array], fewest: int) -> dict[str, float | int | None]:
+    if value is None or fewest < FEWEST:
+        return {"value": None if value is None else float(value), "low": None, "high": None, "n": n}
+    interval = percentile_interval(samples())
     return {"value": float(value), "low": float(interval.low), "high": float(interval.high), "n": n}

@@ -5,12 +5,13 @@ import json
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 import benchmarks.faithfulness
 from benchmarks.faithfulness_report import verdicts
 from imlenet_jax.data.ptbxl import LEADS, SUPERCLASSES
-from imlenet_jax.models import create_model, init_variables, make_config
+from imlenet_jax.models import abstract_variables, create_model, make_config
 from imlenet_jax.training.checkpoint import Checkpoints, Meta
 from tests.conftest import TINY
 
@@ -31,15 +32,16 @@ def test_from_a_checkpoint_to_tables_json_and_figure(tmp_path, synthetic_shards,
     scaler, training = {"mean": 0.0, "std": 0.2}, {"train_folds": [1, 2, 3]}
     meta = Meta("imle_net", values, list(SUPERCLASSES), list(LEADS), 100, scaler, training=training)
     with Checkpoints(tmp_path / "checkpoints/imle_net") as checkpoints:
-        checkpoints.save(meta, variables=init_variables(create_model("imle_net", config), jax.random.key(0)))
+        rng, shapes = np.random.default_rng(0), abstract_variables(create_model("imle_net", config))
+        checkpoints.save(meta, variables=jax.tree.map(lambda a: np.float32(rng.uniform(0.1, 0.3, a.shape)), shapes))
     flags = ["--data_dir", synthetic_shards, "--test_folds", "3-10", "--max_records", 4, "--steps", 2]
-    methods = ["--methods", "attention", "gradient_x_input"]
+    methods = ["--methods", "attention", "amplitude"]
     assert call(monkeypatch, benchmarks.faithfulness, *flags, *methods) == 0
     shown = capsys.readouterr().out
     results = json.loads((tmp_path / "results/faithfulness/imle_net.json").read_text())
     assert (tmp_path / "results/faithfulness/imle_net.png").stat().st_size > 10_000
 
-    assert set(results["curves"]["leads"]) == {"attention", "gradient_x_input", "random"}
+    assert set(results["curves"]["leads"]) == {"attention", "amplitude", "random"}
     for grid, points in (("leads", 13), ("windows", 5)):
         for kinds in results["curves"][grid].values():
             deletion, insertion = kinds["deletion"]["curve"], kinds["insertion"]["curve"]
@@ -60,12 +62,13 @@ def test_from_a_checkpoint_to_tables_json_and_figure(tmp_path, synthetic_shards,
 
 
 def test_verdicts_say_where_attention_loses():
-    def kinds(low, high):
-        return {"deletion": {"less": {"random": {"value": (low + high) / 2, "low": low, "high": high}}}}
+    def entry(low, high):
+        return {"value": (low + high) / 2, "low": low, "high": high}
 
-    methods = {"attention": kinds(0.1, 0.2), "gradient_x_input": kinds(-0.2, -0.1), "amplitude": kinds(-0.1, 0.1)}
-    assert verdicts("leads", methods) == [
-        "deletion by leads: attention is WORSE than random",
-        "deletion by leads: gradient_x_input is better than random",
-        "deletion by leads: amplitude shows no difference from random",
+    less = {"random": entry(-0.2, -0.1), "amplitude": entry(-0.1, 0.1), "gradient_x_input": entry(0.1, 0.2)}
+    methods = {"attention": {"deletion": {"less": less}, "insertion": {"less": less}}, "random": {}}
+    assert verdicts(methods) == [
+        "deletion: attention is better than random; WORSE than gradient_x_input; not shown to differ from amplitude",
+        "insertion: attention is better than gradient_x_input; WORSE than random; not shown to differ from amplitude",
     ]
+    assert verdicts({"random": {}}) == []

@@ -23,7 +23,7 @@ from imlenet_jax.evaluation.faithfulness import (
     rank_correlation,
 )
 from imlenet_jax.evaluation.saliency import baseline, class_logits, gradient_times_input
-from imlenet_jax.models import abstract_variables, create_model, init_variables, make_config
+from imlenet_jax.models import abstract_variables, create_model, make_config
 from imlenet_jax.training.checkpoint import Meta
 from tests.conftest import TINY
 
@@ -102,14 +102,14 @@ def test_rank_correlation_is_spearmans():
 
 
 def test_intervals_of_means_and_differences():
-    values = np.array([1.0, 2, 3, 4, np.nan])
+    values = np.array([1.0, 2, 3, 4, 5, np.nan])
     found = mean_interval(values)
-    assert found["value"] == 2.5 and found["n"] == 4 and 1 <= found["low"] < 2 and 3 < found["high"] <= 4
-    assert mean_interval([7.0]) == {"value": 7.0, "low": None, "high": None, "n": 1}
-    assert mean_interval([])["value"] is None
-    apart = difference_interval(values + 10, [0.0, 1.0])
-    assert apart["value"] == 12 and apart["n"] == 6 and 10.5 < apart["low"] < 12 < apart["high"] < 13.5
-    assert difference_interval([1.0], values)["value"] is None
+    assert found["value"] == 3 and found["n"] == 5 and 1 <= found["low"] < 2.5 and 3.5 < found["high"] <= 5
+    assert mean_interval([7.0, 8.0]) == {"value": 7.5, "low": None, "high": None, "n": 2}  # too few for an interval
+    assert mean_interval([np.nan])["value"] is None
+    apart = difference_interval(values + 10, [0.0, 1, 2, 3, 4])
+    assert apart["value"] == 11 and apart["n"] == 10 and 8 < apart["low"] < 10 < 12 < apart["high"] < 14
+    assert difference_interval([1.0], values) == {"value": -2.0, "low": None, "high": None, "n": 6}
 
 
 def test_the_cascade_redraws_from_the_head_on_and_ends_with_every_module(tiny, monkeypatch):
@@ -130,17 +130,11 @@ def test_the_cascade_redraws_from_the_head_on_and_ends_with_every_module(tiny, m
 
 def test_attention_does_not_see_the_head_and_gradients_do():
     config = make_config("imle_net", TINY["imle_net"])
-    variables = init_variables(create_model("imle_net", config), jax.random.key(0))
+    variables = faithfulness._drawn(create_model("imle_net", config), jax.random.key(0))
     classifier = tiny_classifier("imle_net", config, variables)
     x, target = np.random.default_rng(0).normal(size=(3, 100, 12)).astype(np.float32), np.zeros(3, np.int32)
     levels = dict(cascade(classifier, seed=1))
-    assert list(levels) == [
-        "head",
-        "channel_attention",
-        "rhythm_attention to lstm",
-        "beat_attention",
-        "stage1_block0 to stem",
-    ]
+    assert list(levels) == ["head", "channel", "rhythm", "beat", "the rest"]
     for method, unchanged in (("attention", True), ("gradient_x_input", False), ("integrated_gradients", False)):
         before, after = (
             part_scores(explain(method, each, x, target, steps=2), 2) for each in (classifier, levels["head"])
