@@ -85,6 +85,10 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure, print, write."""
     entry(args.model)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)  # before the work, so that a mistake costs none
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"--out {args.out} is a file, or below one: name a folder") from None
     print_devices()
     classifier = load(args.checkpoint_dir / args.model, args.which)
     dataset = open_dataset(args.data_dir, classifier.sampling_rate, args.allow_missing)
@@ -229,20 +233,22 @@ class Study:
             {code for code, stated in self.dataset.scp_codes[row].items() if stated == 0 or stated >= least}
             for row in self.split.rows
         ]
-        rows = [
-            self.sample(self.split.rows[[has in codes and hasnt not in codes for codes in held]])
+        found = [
+            self.split.rows[[has in codes and hasnt not in codes for codes in held]]
             for has, hasnt in (("ASMI", "IMI"), ("IMI", "ASMI"))
         ]
-        if min(map(len, rows)) < 2:
+        if min(map(len, found)) < 2:
             print("fewer than two records of ASMI or of IMI: their lead shares are not compared")
             return {}
         print("comparing ASMI with IMI")
-        both = [self.shares(self.dataset.millivolts(part), "ASMI") for part in rows]
+        rows = [self.sample(each) for each in found]
+        both = [self.shares(self.dataset.millivolts(each), "ASMI") for each in rows]
+        sizes = [f"{len(chosen)} of {len(each)} records" for chosen, each in zip(rows, found, strict=True)]
         selection = (
-            f"fold {', '.join(map(str, self.args.test_folds))}, scp_codes with ASMI and without IMI (anterior, "
-            f"{len(rows[0])} records), with IMI and without ASMI (inferior, {len(rows[1])}), likelihood "
+            f"fold {', '.join(map(str, self.args.test_folds))}, scp_codes with ASMI and without IMI (anterior, {sizes[0]}), "
+            f"with IMI and without ASMI (inferior, {sizes[1]}), likelihood "
             + (f"0 (not stated) or at least {least:g}" if least else "of any size")
-            + f"; at most {self.args.max_records} of each, drawn with seed {self.args.seed}"
+            + f"; seed {self.args.seed}; the class explained is MI"
         )
         methods = contrast(*both, self.dataset.leads, paired=False)
         return {"asmi_against_imi": {"selection": selection, "methods": methods}}

@@ -21,12 +21,11 @@ BETTER = {"deletion": -1, "insertion": 1}  # a good map makes deletion fall earl
 
 def print_report(results: Entry) -> None:
     """Everything measured, table by table, and what the areas say in words."""
-    print(
-        f"\n{results['model']}, {results['records']} of {results['of_records']} records of fold {results['test_folds']}"
-    )
-    print(
-        f"baseline: {results['baseline']}; explained: {results['explained']}; brackets: 95 % intervals, not corrected for their number"
-    )
+    test_folds = ", ".join(map(str, results["test_folds"]))
+    print(f"\n{results['model']}, {results['records']} of {results['of_records']} records of fold {test_folds}")
+    counts = ", ".join(f"{name} {count}" for name, count in results["explained_records"].items())
+    print(f"baseline: {results['baseline']}; explained: {results['explained']} ({counts})")
+    print("brackets: 95 % intervals, not corrected for their number")
     if "completeness" in results:
         gap = results["completeness"]
         print(
@@ -36,7 +35,7 @@ def print_report(results: Entry) -> None:
     for grid, methods in results["curves"].items():
         _print_curves(grid, methods)
     if results["sanity"]:
-        _print_sanity(results["sanity"])
+        _print_sanity(results)
     if "localisation" in results:
         _print_localisation(results["localisation"])
     if "moved_infarct" in results:
@@ -66,7 +65,7 @@ def _verdict(entry: Entry, better: int) -> str:
 
 
 def _print_curves(grid: str, methods: Entry) -> None:
-    rows = [("map", "deletion area (low is good)", "less random", "insertion area (high is good)", "less random")]
+    rows = [("map", "deletion area (low is good)", "minus random", "insertion area (high is good)", "minus random")]
     for name, kinds in methods.items():
         cells = [name]
         for kind in BETTER:
@@ -77,12 +76,15 @@ def _print_curves(grid: str, methods: Entry) -> None:
         print(f"  {sentence}")
 
 
-def _print_sanity(found: Entry) -> None:
+def _print_sanity(results: Entry) -> None:
+    found = results["sanity"]
     levels = list(next(iter(found.values())))
     rows = [("map", levels[0], *(f"+ {level}" for level in levels[1:]))]
     rows += [(name, *(_text(by_level[level]) for level in levels)) for name, by_level in found.items()]
     _print_table(
-        "rank correlation with the maps of the network re-drawn from the output (1: the weights do not matter)", rows
+        f"rank correlation with the maps of the network re-drawn from the output on, {results['redraws']} draws, "
+        f"{results['sanity_records']} records (1: these weights do not matter to the map)",
+        rows,
     )
 
 
@@ -92,7 +94,7 @@ def _print_localisation(found: Entry) -> None:
     for name, entry in found.items():
         cells = [_text(entry["methods"][method]["less_chance"], "+") for method in methods]
         rows.append((name, str(entry["records"]), f"{entry['chance']:.3f}", *cells))
-    _print_table("share of the map on the leads that show the sign, less chance", rows)
+    _print_table("share of the map on the leads that show the sign, minus chance", rows)
 
 
 def _print_contrast(methods: Entry) -> None:

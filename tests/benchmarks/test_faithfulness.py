@@ -59,6 +59,9 @@ def test_from_a_checkpoint_to_tables_json_and_figure(tmp_path, synthetic_shards,
     assert call(monkeypatch, benchmarks.faithfulness, *flags, "--model", "mousavi") == 2
     assert "checkpoints/mousavi: no such checkpoint folder" in capsys.readouterr().err
     assert call(monkeypatch, benchmarks.faithfulness, "--methods", "lime") == 2
+    (tmp_path / "file").touch()
+    assert call(monkeypatch, benchmarks.faithfulness, *flags, "--out", "file") == 2
+    assert "--out file is a file, or below one" in capsys.readouterr().err
 
 
 def test_verdicts_say_where_attention_loses():
