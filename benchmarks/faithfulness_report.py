@@ -39,11 +39,11 @@ def print_report(results: Entry) -> None:
     if "localisation" in results:
         _print_localisation(results["localisation"])
     if "moved_infarct" in results:
-        print(f"\nan infarction moved in the same {results['moved_infarct']['pairs']} synthetic hearts")
-        _print_contrast(results["moved_infarct"]["methods"])
+        moved = results["moved_infarct"]
+        _print_contrast(f"an infarction moved in the same {moved['pairs']} synthetic hearts", moved["methods"])
     if "asmi_against_imi" in results:
-        print(f"\nASMI against IMI: {results['asmi_against_imi']['selection']}")
-        _print_contrast(results["asmi_against_imi"]["methods"])
+        found = results["asmi_against_imi"]
+        _print_contrast(f"ASMI against IMI: {found['selection']}", found["methods"])
 
 
 def verdicts(methods: Entry) -> list[str]:
@@ -97,15 +97,15 @@ def _print_localisation(found: Entry) -> None:
     _print_table("share of the map on the leads that show the sign, minus chance", rows)
 
 
-def _print_contrast(methods: Entry) -> None:
+def _print_contrast(title: str, methods: Entry) -> None:
     rows = [("map", "leads", "anterior", "inferior", "difference")]
     for method, groups in methods.items():
         for name in ("V1-V4", "II, III, aVF"):
             cells = [_text(groups[name][key]) for key in ("anterior", "inferior")]
             rows.append((method, name, *cells, _text(groups[name]["difference"], "+")))
     _print_table(
-        "share of the map; one that follows the infarction has a difference above 0 on V1-V4 (by chance 0.333 of a map) "
-        "and below 0 on II, III, aVF (0.250)",
+        f"{title}\nshare of the map (by chance 0.333 on V1-V4, 0.250 on II, III, aVF); one that follows the infarction has "
+        "a difference above 0 on V1-V4 and below 0 on II, III, aVF",
         rows,
     )
 
