@@ -1,5 +1,6 @@
 """A trained network to ask: probabilities and attention for ECGs in mV."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,9 +31,10 @@ class Classifier:
 
     def __init__(self, meta: Meta, variables: dict[str, Any]):
         self.meta = meta
-        self._variables = variables
-        self._network = create_model(meta.model, meta.network_config)
-        self._apply: Callable[..., Any] = jax.jit(partial(_apply, self._network, meta.scaling))
+        self.variables = variables
+        self.network: Any = create_model(meta.model, meta.network_config)
+        self._apply: Callable[..., Any] = jax.jit(partial(_apply, self.network, meta.scaling))
+        self._logits = partial(_logits, self.network, meta.scaling)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -48,6 +50,20 @@ class Classifier:
     def sampling_rate(self) -> int:
         """Samples per second that signals must have."""
         return self.meta.sampling_rate
+
+    @property
+    def logits(self) -> jax.tree_util.Partial:
+        """ECGs in mV, a JAX array `(n, time, leads)`, to logits `(n, classes)`: to be differentiated and compiled.
+
+        The weights are arguments of what is compiled, not constants in it.
+        """
+        return jax.tree_util.Partial(self._logits, self.variables)
+
+    def with_variables(self, variables: dict[str, Any]) -> "Classifier":
+        """The same network with other weights, which shares what was compiled."""
+        other = copy.copy(self)
+        other.variables = variables
+        return other
 
     def predict_proba(self, signals: np.ndarray, batchsize: int = 32) -> np.ndarray:
         """Class probabilities, `(n, classes)` float32.
@@ -80,13 +96,13 @@ class Classifier:
             # Padding to one shape keeps one compiled program; a short input is not padded beyond its own size.
             padding = min(batchsize, len(signals)) - count
             batch = np.concatenate([batch, np.repeat(batch[-1:], padding, axis=0)]) if padding else batch
-            picked = pick(*self._apply(self._variables, batch))
+            picked = pick(*self._apply(self.variables, batch))
             outputs.append(jax.tree.map(lambda array, count=count: np.asarray(array)[:count], picked))
         return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
 
     def _checked(self, signals: np.ndarray) -> np.ndarray:
         signals = np.asarray(signals)
-        config = self.meta.network_config
+        config: Any = self.network.config  # not the meta's, which is checked anew, slowly, whenever it is asked for
         expected = (config.length, config.leads)
         if signals.ndim != 3 or signals.shape[1:] != expected or len(signals) == 0:
             hint = "; the last two axes are swapped" if signals.shape[1:] == expected[::-1] else ""
@@ -103,3 +119,8 @@ class Classifier:
 def _apply(network: Any, scaler: Any, variables: Any, millivolts: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
     logits, aux = network.apply(variables, (millivolts - scaler.mean) / scaler.std, train=False)
     return jnp.asarray(jax.nn.sigmoid(logits)), aux
+
+
+def _logits(network: Any, scaler: Any, variables: Any, millivolts: jax.Array) -> jax.Array:
+    logits: jax.Array = network.apply(variables, (millivolts - scaler.mean) / scaler.std, train=False)[0]
+    return logits
