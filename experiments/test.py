@@ -8,11 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments.cli import Parser, add_checkpoint_flags, add_data_flags, add_run_flags, execute, run_name
+from experiments.cli import Parser, add_checkpoint_flags, add_data_flags, add_run_flags, boolean, execute, run_name
 from imlenet_jax.data.loader import Split, select
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
+from imlenet_jax.data.tasks import Task, get_task
 from imlenet_jax.errors import UserError
+from imlenet_jax.evaluation.attention_report import png
+from imlenet_jax.evaluation.calibration import calibration, fit_temperature, format_calibration, reliability, tempered
+from imlenet_jax.evaluation.confusion import confusion, format_confusion, matrix
+from imlenet_jax.evaluation.diagrams import draw_reliability
+from imlenet_jax.evaluation.metrics import most_probable
 from imlenet_jax.evaluation.report import evaluate, format_table, predictions_frame, sigmoid
 from imlenet_jax.evaluation.seeds import format_seeds, over_seeds
 from imlenet_jax.files import write_atomically, write_json
@@ -29,12 +35,20 @@ def main() -> None:
     add_data_flags(parser)
     add_run_flags(parser)
     add_checkpoint_flags(parser)
+    parser.add_argument(
+        "--temperature",
+        type=boolean,
+        default=False,
+        help="calibrate: divide logits by a number fitted on the validation folds, and report both",
+    )
     execute(parser, run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Test."""
     entry(args.model)
+    if args.temperature and (args.split == "val" or not set(args.val_folds).isdisjoint(args.test_folds)):
+        raise UserError("--temperature True is fitted on --val_folds: test on other folds, with --split test")
     print_devices()
     devices = Devices(args.num_devices)
     if args.seeds == 1:
@@ -55,28 +69,77 @@ def test_one(args: argparse.Namespace, name: str, devices: Devices) -> dict[str,
     dataset = open_dataset(args.data_dir, meta.sampling_rate, allow_missing=args.allow_missing)
     check(meta, args.model, dataset)
     folds, split = choose(dataset, args)
+    task, temperature = get_task(meta.task), None
 
-    predict = Predictor(create_model(meta.model, meta.network_config), devices)
-    logits = predict(devices.put_everywhere(variables), split, meta.scaling, args.batchsize, progress="testing")
-    thresholds = None if meta.thresholds is None else np.array(meta.thresholds, float)
-    report = evaluate(split.labels, logits, meta.classes, thresholds)
-    print(format_table(report, args.model if dataset.source == "PTB-XL" else None))
+    predictor, variables = (
+        Predictor(create_model(meta.model, meta.network_config), devices),
+        devices.put_everywhere(variables),
+    )
+    logits = predictor(variables, split, meta.scaling, args.batchsize, progress="testing")
+    if args.temperature:
+        validation = select(dataset, args.val_folds, "validation", args.min_likelihood)
+        outputs = predictor(variables, validation, meta.scaling, args.batchsize, progress="temperature")
+        temperature = fit_temperature(task, validation.labels, outputs)
 
-    metrics = args.log_dir / f"{name}_{args.split}_logs.json"
-    predictions = args.log_dir / f"{name}_{args.split}_predictions.csv"
+    report = evaluate(
+        split.labels, task.log_odds(logits), meta.classes, _limits(meta.thresholds), exclusive=task.exclusive
+    )
+    print(format_table(report, args.model if dataset.source == "PTB-XL" else None), end="\n\n")
+    decisions = decide(meta, task, split.labels, logits)
+    probabilities = {"as trained": tempered(task, logits)}
+    if temperature is not None:
+        probabilities[f"temperature {temperature:.3f}"] = tempered(task, logits, temperature)
+    calibrations = {name: calibration(split.labels, p, meta.classes) for name, p in probabilities.items()}
+    print(format_calibration(calibrations))
+
+    start = f"{name}_{args.split}"
+    metrics, predictions = args.log_dir / f"{start}_logs.json", args.log_dir / f"{start}_predictions.csv"
+    figure = args.log_dir / f"{start}_reliability.png"
     about = {
         "model": meta.model,
+        "task": meta.task,
         "epoch": meta.epoch,
         "split": args.split,
         "folds": list(folds),
         "records": len(split.rows),
         "data": dataset.source,
+        "data_fingerprint": dataset.fingerprint,
     }
-    write_json(metrics, about | {"data_fingerprint": dataset.fingerprint, "metrics": report})
-    frame = predictions_frame(split.ecg_id, split.labels, sigmoid(logits), meta.classes)
+    found = {"metrics": report, "confusion": decisions, "temperature": temperature, "calibration": calibrations}
+    write_json(metrics, about | found)
+    frame = predictions_frame(split.ecg_id, split.labels, probabilities["as trained"], meta.classes)
     write_atomically(predictions, frame.to_csv(index=False).encode())
-    print(f"metrics: {metrics}   predictions: {predictions}")
+    curves = {name: reliability(split.labels, p) for name, p in probabilities.items()}
+    title = f"Reliability of {name}, {args.split}, {len(split):,} records"
+    write_atomically(figure, png(draw_reliability(curves, meta.classes, title)))
+    print(f"metrics: {metrics}   predictions: {predictions}   reliability: {figure}")
     return report
+
+
+def decide(meta: Meta, task: Task, labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
+    """Print and return right and wrong decisions: at each choice of thresholds, or of the most probable class."""
+    if task.exclusive:
+        predicted = most_probable(logits)
+        found = confusion(labels, predicted, meta.classes)
+        print(f"{format_confusion(found, 'decisions: the most probable class')}\n")
+        return {"most_probable": found, "matrix": matrix(labels, predicted, meta.classes)}
+    decisions = {}
+    for name, title, stored in (
+        ("max_f1_thresholds", "decisions at the thresholds of the best F1 on the validation folds", meta.thresholds),
+        (
+            "youden_thresholds",
+            "decisions at the thresholds of the best sensitivity + specificity there (Youden)",
+            meta.youden,
+        ),
+    ):
+        if (limits := _limits(stored)) is not None:
+            decisions[name] = confusion(labels, sigmoid(logits) >= limits, meta.classes, limits)
+            print(f"{format_confusion(decisions[name], title)}\n")
+    return decisions
+
+
+def _limits(stored: list[float | None] | None) -> np.ndarray | None:
+    return None if stored is None else np.array(stored, float)
 
 
 def choose(dataset: Dataset, args: argparse.Namespace) -> tuple[tuple[int, ...], Split]:

@@ -145,6 +145,43 @@ def best_thresholds(labels: ArrayLike, scores: ArrayLike) -> Array:
     return np.array([_best_threshold(positive[:, c], values[:, c]) for c in range(values.shape[1])], np.float64)
 
 
+def youden_thresholds(labels: ArrayLike, scores: ArrayLike) -> Array:
+    """The threshold of each class (C,) that maximises sensitivity + specificity - 1 (Youden 1950) on these records.
+
+    Candidates and ties are those of `best_thresholds`. NaN for a class that no record or every record has.
+    """
+    positive, values, _ = _prepared(labels, scores, None)
+    return np.array([_youden_threshold(positive[:, c], values[:, c]) for c in range(values.shape[1])], np.float64)
+
+
+def most_probable(scores: ArrayLike) -> NDArray[np.bool_]:
+    """The class of the highest score (n, C) of each record, as (n, C); of equals the first."""
+    values = np.asarray(scores)
+    return np.arange(values.shape[1]) == values.argmax(axis=1)[:, None]
+
+
+def accuracy(labels: ArrayLike, predicted: ArrayLike, weights: ArrayLike | None = None) -> Array:
+    """Share of records whose predicted classes (n, C), boolean or 0/1, are exactly those of the labels, (...)."""
+    positive, chosen, counts = _prepared(labels, predicted, weights)
+    right = (positive == chosen.astype(bool)).all(axis=1)
+    return _mean(right[:, None], counts)[..., 0]
+
+
+def rates(labels: ArrayLike, predicted: ArrayLike, weights: ArrayLike | None = None) -> dict[str, Array]:
+    """`sensitivity`, `specificity` and `precision` of each class, (..., C), of predictions (n, C), boolean or 0/1.
+
+    NaN where none of the records that the rate is of is there.
+    """
+    positive, chosen, counts = _prepared(labels, predicted, weights)
+    yes = chosen.astype(bool)
+    hits = counts @ (positive & yes)
+    return {
+        "sensitivity": _ratio(hits, counts @ positive),
+        "specificity": _ratio(counts @ ~(positive | yes), counts @ ~positive),
+        "precision": _ratio(hits, counts @ yes),
+    }
+
+
 def warn_undefined_auc(labels: ArrayLike, classes: Sequence[str]) -> None:
     """Issue one `DataWarning` naming the classes that no record, or every record, of ``labels`` (n, C) has."""
     truth = np.asarray(labels).astype(bool)
@@ -185,12 +222,25 @@ def _auc(positive: NDArray[np.bool_], scores: Array, counts: Array) -> Array:
 def _best_threshold(positive: NDArray[np.bool_], scores: Array) -> float:
     if not positive.any():
         return np.nan
+    candidates, hits, chosen = _candidates(positive, scores)
+    return float(candidates[(2 * hits / (chosen + positive.sum())).argmax()])
+
+
+def _youden_threshold(positive: NDArray[np.bool_], scores: Array) -> float:
+    held = positive.sum()
+    if not 0 < held < len(positive):
+        return np.nan
+    candidates, hits, chosen = _candidates(positive, scores)
+    # In whole numbers: equal indices must tie, and the first of them wins.
+    return float(candidates[(hits * (len(positive) - held) - (chosen - hits) * held).argmax()])
+
+
+def _candidates(positive: NDArray[np.bool_], scores: Array) -> tuple[Array, NDArray, NDArray]:
+    """Each score that occurs, falling; how many records with the class reach it, and how many in all."""
     order = np.argsort(-scores)
     ranked = scores[order]
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # a threshold takes all of a run of ties
-    hits = np.cumsum(positive[order])[ends]
-    f1 = 2 * hits / (ends + 1 + positive.sum())
-    return float(ranked[ends[f1.argmax()]])
+    return ranked[ends], np.cumsum(positive[order])[ends], ends + 1
 
 
 def _mean(values: NDArray[np.bool_], counts: Array) -> Array:

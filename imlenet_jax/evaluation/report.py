@@ -38,6 +38,7 @@ def evaluate(
     thresholds: ArrayLike | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    exclusive: bool = False,
 ) -> dict[str, Any]:
     """Every metric with its bootstrap interval, as a dict that strict JSON can hold (None for what does not exist).
 
@@ -45,6 +46,9 @@ def evaluate(
     probability per class, chosen on fold 9 (`metrics.best_thresholds`), None or NaN for a class without one. A metric
     is of the probabilities, the float64 sigmoid of the logits, unless its name ends in ``_of_logits``; its name leads
     to its definition in `imlenet_jax.evaluation.metrics`.
+
+    With ``exclusive`` classes a record has exactly one of them, the most probable one is predicted, and ``logits`` are
+    log-odds (`Task.log_odds`).
 
     A metric is ``{value, low, high, n, left_out}``: its value on all ``n`` records, its 95 % interval, and the share of
     resamples in which it does not exist. Metrics named ``class_...`` hold one of these per class. A max F1 also has its
@@ -59,7 +63,7 @@ def evaluate(
     _check(truth, outputs, limits, classes)
     metrics.warn_undefined_auc(truth, classes)
 
-    statistics = _statistics(truth, outputs, limits)
+    statistics = _exclusive_statistics(truth, outputs) if exclusive else _statistics(truth, outputs, limits)
     n = len(truth)
     values = statistics(None)
     samples = bootstrap(statistics, n, resamples, seed)
@@ -73,11 +77,12 @@ def evaluate(
         if name.endswith("/threshold"):
             continue
         interval = percentile_interval(samples[name], LEVEL)
-        entries = [_entry(value[at], interval, at, n) for at in np.ndindex(value.shape)]
+        entries = [metric_entry(value[at], interval, at, n) for at in np.ndindex(value.shape)]
         report[name] = dict(zip(classes, entries, strict=True)) if value.ndim else entries[0]
     for name in _THRESHOLDED:
-        report[name]["threshold"] = _number(values[f"{name}/threshold"])
-    if limits is not None:
+        if name in report:
+            report[name]["threshold"] = _number(values[f"{name}/threshold"])
+    if limits is not None and not exclusive:
         for name, limit in zip(classes, limits, strict=True):
             report["class_f1_at_fold9_thresholds"][name]["threshold"] = _number(limit)
     return report
@@ -154,6 +159,25 @@ def _statistics(
     return statistics
 
 
+def _exclusive_statistics(labels: NDArray[np.bool_], log_odds: Array) -> Callable[[Array | None], dict[str, Array]]:
+    """Those of classes that exclude each other, where the most probable one is predicted."""
+    predicted = metrics.most_probable(log_odds)
+    halves = np.full(labels.shape[1], 0.5)
+
+    def statistics(weights: Array | None) -> dict[str, Array]:
+        auc = metrics.class_auc(labels, log_odds, weights)
+        f1 = metrics.class_f1_at(labels, predicted, halves, weights)
+        return {
+            "macro_auc": auc.mean(axis=-1),
+            "class_auc": auc,
+            "accuracy": metrics.accuracy(labels, predicted, weights),
+            "macro_f1": f1.mean(axis=-1),
+            "class_f1": f1,
+        }
+
+    return statistics
+
+
 def _check(labels: NDArray[np.bool_], logits: Array, thresholds: Array | None, classes: Sequence[str]) -> None:
     width = len(classes)
     if labels.shape != logits.shape or labels.ndim != 2 or labels.shape[1] != width:
@@ -170,7 +194,8 @@ def _check(labels: NDArray[np.bool_], logits: Array, thresholds: Array | None, c
         )
 
 
-def _entry(value: Any, interval: Interval, at: tuple[int, ...], n: int) -> dict[str, float | int | None]:
+def metric_entry(value: Any, interval: Interval, at: tuple[int, ...], n: int) -> dict[str, float | int | None]:
+    """``{value, low, high, n, left_out}`` of one metric, whose bounds lie at ``at`` in ``interval``."""
     return {
         "value": _number(value),
         "low": _number(interval.low[at]),
@@ -220,8 +245,9 @@ def _footnotes(report: Mapping[str, Any], model: str | None) -> list[str]:
     notes = [
         f"Interval: {settings['level']:.0%} percentile bootstrap, {settings['resamples']} resamples of records, "
         f"seed {settings['seed']}.",
-        "A max F1 chooses its threshold on the records that it scores.",
     ]
+    if "max_f1_10_thresholds" in report:
+        notes.append("A max F1 chooses its threshold on the records that it scores.")
     if any(entry["left_out"] for _, entry in _entries(report)):
         notes.append(
             "Resamples in which a metric does not exist are left out of its interval (share: left_out, in the JSON)."

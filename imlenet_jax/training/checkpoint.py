@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import args as ocp_args
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from imlenet_jax.data.tasks import SUPERCLASS
 from imlenet_jax.errors import UserError
 from imlenet_jax.models import Config, abstract_variables, create_model, make_config
 from imlenet_jax.training.step import Scaler, TrainState
@@ -37,8 +38,9 @@ logging.getLogger("absl").setLevel(logging.CRITICAL)
 class Meta:
     """What a checkpoint says of itself, in JSON types.
 
-    `config` holds the fields of the network's configuration, `thresholds` one per class (chosen on the validation
-    records; None where there is none), `training` the flags of the run, `metrics` those of the epoch.
+    `task` names what the network is asked (`imlenet_jax.data.tasks`). `config` holds the fields of the network's configuration, `thresholds` one per class (of the best F1 on the
+    validation records; None where there is none), `youden` the same by Youden's index, `training` the flags of the run,
+    `metrics` those of the epoch.
     """
 
     model: str
@@ -48,10 +50,12 @@ class Meta:
     sampling_rate: int
     scaler: dict[str, float]
     thresholds: list[float | None] | None = None
+    youden: list[float | None] | None = None
     epoch: int = 0
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     data_fingerprint: str | None = None
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    task: str = SUPERCLASS.name
     versions: dict[str, str] = dataclasses.field(default_factory=lambda: versions())
     format: int = FORMAT
 

@@ -24,7 +24,13 @@ from imlenet_jax.data.loader import (
     train_rows,
 )
 from imlenet_jax.errors import UserError
-from imlenet_jax.evaluation.metrics import best_thresholds, macro_auc_present, mean_accuracy, warn_undefined_auc
+from imlenet_jax.evaluation.metrics import (
+    best_thresholds,
+    macro_auc_present,
+    mean_accuracy,
+    warn_undefined_auc,
+    youden_thresholds,
+)
 from imlenet_jax.evaluation.report import sigmoid
 from imlenet_jax.models import create_model, init_variables
 from imlenet_jax.training.checkpoint import SCORE, Checkpoints, Meta
@@ -95,8 +101,8 @@ def fit(
         whole = devices.get_state(state)
         logits = predict(whole.variables, validation, meta.scaling, recipe.batchsize)
         row |= _validation_row(logits, validation)
-        thresholds = [None if np.isnan(t) else float(t) for t in best_thresholds(validation.labels, sigmoid(logits))]
-        checkpoints.save(dataclasses.replace(meta, epoch=epoch, metrics=row, thresholds=thresholds), whole)
+        limits = _thresholds(logits, validation)
+        checkpoints.save(dataclasses.replace(meta, epoch=epoch, metrics=row, **limits), whole)
         report(row)
         if not best or row[SCORE] >= best[SCORE]:  # of equals the latest, as the checkpoints keep it
             best = row
@@ -217,6 +223,12 @@ def _validation_row(logits: np.ndarray, validation: Split) -> Row:
         SCORE: float(macro_auc_present(validation.labels, logits)),
         "val_mean_accuracy": float(mean_accuracy(validation.labels, sigmoid(logits))),
     }
+
+
+def _thresholds(logits: np.ndarray, validation: Split) -> dict[str, Any]:
+    choices = {"thresholds": best_thresholds, "youden": youden_thresholds}
+    found = {name: choose(validation.labels, sigmoid(logits)) for name, choose in choices.items()}
+    return {name: [None if np.isnan(t) else float(t) for t in limits] for name, limits in found.items()}
 
 
 def _finite(loss: Any, epoch: int, step: int) -> list[float]:

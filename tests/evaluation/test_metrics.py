@@ -224,3 +224,27 @@ def test_the_warning_names_the_classes_without_auc():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         metrics.warn_undefined_auc(labels[:, 2:], ["NORM"])
+
+
+def test_youden_thresholds_reach_the_best_sum_of_both_rates():
+    draw = np.random.default_rng(4)
+    labels = draw.random((60, 3)) < 0.3
+    scores = np.round(labels + draw.normal(size=(60, 3)), 1)  # with ties
+    found = metrics.youden_thresholds(labels, scores)
+    for c in range(3):
+        sums = {}
+        for threshold in np.unique(scores[:, c]):
+            both = metrics.rates(labels[:, c : c + 1], scores[:, c : c + 1] >= threshold)
+            sums[threshold] = float(both["sensitivity"][0] + both["specificity"][0])
+        best = [threshold for threshold, value in sums.items() if value > max(sums.values()) - 1e-12]
+        assert found[c] == max(best)  # of equals the highest
+    assert np.isnan(metrics.youden_thresholds([[0, 1], [0, 1]], [[0.1, 0.2], [0.3, 0.4]])).all()
+
+
+def test_rates_of_weighted_records():
+    labels, predicted = [[1], [1], [0]], [[1], [0], [1]]
+    found = metrics.rates(labels, predicted, [[1, 1, 1], [3, 1, 0]])
+    np.testing.assert_allclose(found["sensitivity"], [[0.5], [0.75]])
+    np.testing.assert_array_equal(found["specificity"], [[0], [np.nan]])
+    np.testing.assert_allclose(found["precision"], [[0.5], [1]])
+    np.testing.assert_allclose(metrics.accuracy(labels, predicted, [[1, 1, 1], [3, 1, 0]]), [1 / 3, 0.75])

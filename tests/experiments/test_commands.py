@@ -53,11 +53,19 @@ def test_train_then_test(here, synthetic_shards, monkeypatch, capsys):
     assert logs["history"]["train_loss"][1] < logs["history"]["train_loss"][0]
     assert list((here / "logs/imle_net_tensorboard").iterdir())
 
-    assert _call(monkeypatch, experiments.test, *flags, "--test_folds", "9,10") == 0
+    test = ["--test_folds", "9,10", "--temperature", "True"]
+    assert _call(monkeypatch, experiments.test, *flags, *test) == 2
+    assert "--temperature True is fitted on --val_folds: test on other folds" in capsys.readouterr().err
+    assert _call(monkeypatch, experiments.test, *flags, *test, "--val_folds", 8) == 0
     shown = capsys.readouterr().out
     assert "macro_auc" in shown and "published" not in shown.casefold()  # the records are synthetic
     report = json.loads((here / "logs/imle_net_test_logs.json").read_text())
     predictions = pd.read_csv(here / "logs/imle_net_test_predictions.csv")
+    before, after = report["calibration"].values()
+    assert report["temperature"] != 1 and before["mean"]["ece"] != after["mean"]["ece"]
+    rates = report["confusion"]["youden_thresholds"]["NORM"]
+    assert rates["true_positive"] + rates["false_negative"] == report["metrics"]["positives"]["NORM"]
+    assert (here / "logs/imle_net_test_reliability.png").stat().st_size > 10_000
     assert len(predictions) == report["records"] == report["metrics"]["n"]
 
     classifier = load(here / "checkpoints/imle_net")
