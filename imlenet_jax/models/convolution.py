@@ -14,8 +14,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 Pads = tuple[int, int]
 
-BLOCK = 8  # output positions per matrix product
-MANY = 16  # signals per position from which on the products win
+THIN = 16  # features and filters up to which a matrix product is too narrow to be fast on a CPU
 
 
 def convolve(
@@ -36,7 +35,11 @@ def convolve(
     x = _written(x)
     if stride > 1:
         return _strided(x, kernel, stride, (before, after))
-    return _plain(x, kernel, stride, (before, after))
+    plain = partial(_plain, stride=1, pads=(before, after))
+    if max(kernel.shape[1:]) > THIN:
+        return plain(x, kernel)
+    thin = partial(_by_blocks, stride=1, pads=(before, after), block=2)
+    return lax.platform_dependent(x, kernel, cpu=thin, default=plain)
 
 
 def _plain(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
@@ -71,17 +74,19 @@ def _by_product(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax
     return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(taps * features, filters)
 
 
-def _by_phases(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    """The strided convolution as one of stride 1 whose features are `stride` positions side by side."""
+def _by_blocks(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, block: int) -> jax.Array:
+    """The same convolution over blocks of positions, side by side as features: `block // stride` outputs at a time."""
     taps, features, filters = kernel.shape
     (before, after), length = pads, x.shape[1]
-    positions = (length + before + after - taps) // stride + 1
-    groups = -(-taps // stride)
-    filled = stride * (positions + groups - 1)
+    positions, outputs = (length + before + after - taps) // stride + 1, block // stride
+    blocks, groups = -(-positions // outputs), -(-(taps + block - stride) // block)
+    filled = block * (blocks + groups - 1)
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (before, filled - length - before, 0), (0, 0, 0)))
-    kernel = jnp.pad(kernel, ((0, stride * groups - taps), (0, 0), (0, 0)))
-    x = x.reshape(x.shape[0], filled // stride, stride * features)
-    return _plain(x, kernel.reshape(groups, stride * features, filters), 1, (0, 0))
+    x = x.reshape(x.shape[0], filled // block, block * features)
+    starts = range(0, block, stride)
+    each = [jnp.pad(kernel, ((start, block * groups - taps - start), (0, 0), (0, 0))) for start in starts]
+    kernel = jnp.stack(each, axis=2).reshape(groups, block * features, outputs * filters)
+    return _plain(x, kernel, 1, (0, 0)).reshape(x.shape[0], blocks * outputs, filters)[:, :positions]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -101,7 +106,9 @@ def _strided_backward(stride: int, pads: Pads, saved: tuple[jax.Array, jax.Array
         return jax.linear_transpose(lambda x: convolution(x, kernel, stride, pads), x)(gradient)[0]
 
     (to_kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, stride, pads), kernel)(gradient)
-    return lax.platform_dependent(gradient, cpu=partial(to_x, _by_phases), default=partial(to_x, _plain)), to_kernel
+    return lax.platform_dependent(
+        gradient, cpu=partial(to_x, partial(_by_blocks, block=stride)), default=partial(to_x, _plain)
+    ), to_kernel
 
 
 _strided.defvjp(_strided_forward, _strided_backward)

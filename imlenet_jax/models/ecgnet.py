@@ -7,7 +7,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imlenet_jax.models.layers import LSTM, BatchNorm, Conv, Dtype, max_pool, single, symmetric_uniform, torch_uniform
+from imlenet_jax.models.layers import (
+    LSTM,
+    BatchNorm,
+    Conv,
+    Dropout,
+    Dtype,
+    max_pool,
+    single,
+    symmetric_uniform,
+    torch_uniform,
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class ResidualBlock(nn.Module):
         y = x
         for index in (1, 2):
             y = nn.relu(BatchNorm("torch", self.axis_name, name=f"bn{index}")(y, train))
-            y = nn.Dropout(self.dropout, deterministic=not train)(y)
+            y = Dropout(self.dropout)(y, train)
             y = conv((self.kernel_size,), padding=self.kernel_size // 2, name=f"conv{index}")(y)
         if x.shape[-1] != self.filters:
             x = conv((1,), name="downsample")(x)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imlenet_jax.models.layers import BatchNorm, Conv, Dtype, max_pool
+from imlenet_jax.models.layers import BatchNorm, Conv, Dropout, Dtype, max_pool
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Rajpurkar(nn.Module):
                 y = nn.relu(norm(name=f"block{index}_bn1")(y, train))
             y = conv(filters, strides=(stride,), name=f"block{index}_conv1")(y)
             y = nn.relu(norm(name=f"block{index}_bn2")(y, train))
-            y = nn.Dropout(config.dropout, deterministic=not train)(y)
+            y = Dropout(config.dropout)(y, train)
             y = conv(filters, name=f"block{index}_conv2")(y)
             shortcut = max_pool(x, stride, "SAME") if stride > 1 else x
             if index > 0 and index % config.widen_every == 0:

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imlenet_jax.models.layers import BatchNorm, Conv, Dtype, max_pool, symmetric_uniform, torch_uniform
+from imlenet_jax.models.layers import BatchNorm, Conv, Dropout, Dtype, max_pool, symmetric_uniform, torch_uniform
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Bottleneck(nn.Module):
         width = self.filters * self.expansion
         y = nn.relu(norm(name="bn1")(conv(self.filters, 7, name="conv1")(x), train))
         y = nn.relu(norm(name="bn2")(conv(self.filters, 11, self.stride, name="conv2")(y), train))
-        y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        y = Dropout(self.dropout)(y, train)
         y = norm(name="bn3")(conv(width, 7, name="conv3")(y), train)
         if self.stride != 1 or x.shape[-1] != width:
             x = norm(name="downsample_bn")(conv(width, 1, self.stride, name="downsample")(x), train)

@@ -1,11 +1,12 @@
 """Layers against their definitions."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imlenet_jax.models.layers import LSTM, AttentionPooling, BatchNorm, max_pool
+from imlenet_jax.models.layers import LSTM, AttentionPooling, BatchNorm, Dropout, max_pool
 
 
 def _draw(shape, seed=0):
@@ -106,3 +107,30 @@ def test_max_pool_pads_with_minus_infinity():
     np.testing.assert_array_equal(max_pool(x, 2, "SAME").ravel(), [-1, -3, -5])
     np.testing.assert_array_equal(max_pool(x, 2).ravel(), [-1, -3])
     np.testing.assert_array_equal(max_pool(x, 3, (1, 1), stride=2).ravel(), [-1, -2, -4])
+
+
+@pytest.mark.parametrize(("size", "padding"), [(2, "VALID"), (2, "SAME"), (3, "SAME"), (3, "VALID")])
+@pytest.mark.parametrize("positions", [11, 12])
+def test_max_pool_and_its_gradient_are_those_of_xla(size, padding, positions):
+    x = np.round(2 * _draw((4, positions, 3)))  # with ties, of which the first has the gradient
+
+    def squared(pool):
+        return lambda x: jnp.sum(jnp.square(pool(x)) * jnp.arange(1, 4))
+
+    ours = squared(lambda x: max_pool(x, size, padding))
+    xla = squared(lambda x: nn.max_pool(x, (size,), strides=(size,), padding=padding))
+    found, expected = jax.value_and_grad(ours)(x), jax.value_and_grad(xla)(x)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_dropout_zeros_each_value_by_itself_at_its_rate():
+    x = jnp.ones((64, 50, 7))
+    y = np.asarray(Dropout(0.2).apply({}, x, True, rngs={"dropout": jax.random.key(0)}))
+    np.testing.assert_allclose(np.unique(y), [0, 1.25])
+    dropped = y == 0
+    assert abs(dropped.mean() - 0.2) < 0.01
+    flat = dropped.reshape(-1, 7).astype(float)
+    pairs = np.corrcoef(np.concatenate([flat[:-1], flat[1:]], axis=1).T)  # with neighbours in features and positions
+    assert np.abs(pairs - np.eye(14)).max() < 0.06
+    np.testing.assert_array_equal(Dropout(0.2).apply({}, x, False), x)
