@@ -8,6 +8,7 @@ with `jax.pmap`, where they are averaged by name.
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,11 @@ class Devices:
 
     def put_batch(self, batch: Any, axis: int = 0) -> Any:
         """This process's part of a batch, split along `axis` over the devices."""
-        split = NamedSharding(self.mesh, PartitionSpec(*[None] * axis, "data"))
-        if jax.process_count() == 1:
-            return jax.device_put(batch, split)
-        return jax.tree.map(lambda array: jax.make_array_from_process_local_data(split, array), batch)
+        return _put(batch, NamedSharding(self.mesh, PartitionSpec(*[None] * axis, "data")))
 
     def put_everywhere(self, tree: Any) -> Any:
-        """Arrays copied to every device."""
-        return jax.device_put(tree, self._everywhere)
+        """Arrays copied to every device; every process must give the same."""
+        return _put(tree, self._everywhere)
 
     def put_state(self, state: Any) -> Any:
         """A training state as `compile_step`'s function takes it."""
@@ -72,6 +70,14 @@ class Devices:
     def compile_predict(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """`step(variables, batch, scaler)`, jitted."""
         return jax.jit(step, out_shardings=self._everywhere)
+
+
+def _put(tree: Any, sharding: NamedSharding) -> Any:
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    # Not device_put, which asks all processes about every array in turn whether it is the same.
+    put = partial(jax.make_array_from_process_local_data, sharding)
+    return jax.tree.map(lambda array: put(np.asarray(array)), tree)
 
 
 class Replicas(Devices):
@@ -115,7 +121,8 @@ def join_processes(
     """Join the other processes of a run, before anything else is asked of JAX.
 
     Without `address`, `count` and `index` this does what `jax.distributed` detects: SLURM, Open MPI, Kubernetes and
-    TPU pods, or a single process. A process that is silent for `heartbeat` seconds ends all others.
+    TPU pods, or a single process. A process that is silent for `heartbeat` seconds, or ends and leaves the others
+    behind for as long, ends all of them.
 
     Raises:
         UserError: only some of the three are given, or the others were not there in time.
@@ -126,7 +133,9 @@ def join_processes(
     if jax.distributed.is_initialized():
         return
     try:
-        jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=heartbeat)
+        jax.distributed.initialize(
+            address, count, index, heartbeat_timeout_seconds=heartbeat, shutdown_timeout_seconds=heartbeat
+        )
     except ValueError as error:
         if any(given):
             raise UserError(f"--coordinator_address {address}: {error}") from None
