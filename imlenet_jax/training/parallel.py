@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from imlenet_jax.errors import UserError
+from imlenet_jax.training.step import Outcome
 
 
 class Devices:
@@ -95,15 +96,15 @@ class Replicas(Devices):
 
     def compile_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """`step` on every device with its share of the batch; results are put together."""
-        devices = list(self.mesh.devices.flat)
-        mapped = jax.pmap(step, "data", in_axes=(0, 0, None, None, None), donate_argnums=0, devices=devices)
+        axes, devices = (0, 0, None, None, None), list(self.mesh.devices.flat)
+        # The loss is the same on every device; to index it afterwards would send the index to the device.
+        out = (0, Outcome(None, 0))
+        mapped = jax.pmap(step, "data", in_axes=axes, out_axes=out, donate_argnums=0, devices=devices)
 
         def call(state: Any, batch: Any, *rest: Any) -> Any:
             shares = jax.tree.map(lambda array: array.reshape(len(self), -1, *array.shape[1:]), batch)
             state, outcome = mapped(state, shares, *rest)
-            return state, outcome._replace(
-                loss=outcome.loss[0], logits=outcome.logits.reshape(-1, outcome.logits.shape[-1])
-            )
+            return state, outcome._replace(logits=outcome.logits.reshape(-1, outcome.logits.shape[-1]))
 
         return call
 
