@@ -64,8 +64,10 @@ def test_twenty_steps_in_float64_are_the_same(tiny):
         for devices, steps_per_call in ((Devices(2), 1), (Replicas(4), 1), (Devices(8), 4)):
             found_losses, *found = _run(model, config, variables, devices, batches, steps_per_call)
             np.testing.assert_allclose(found_losses, losses, rtol=1e-9)
-            for a, b in zip(found, expected, strict=True):
-                _assert_close(a, b, 1e-9)
+            for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+                # The gradient of a bias before BatchNorm is zero but for rounding, which Adam divides by as little
+                # as 1e-8: such biases wander about zero, and nothing can be relative to them.
+                np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
 def test_the_first_step_in_float32_is_the_same(tiny):
