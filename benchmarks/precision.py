@@ -1,6 +1,6 @@
 """Does a network trained with `--dtype bfloat16` reach what it reaches in float32?
 
-    python -m benchmarks.precision [--data_dir synthetic] [--seeds 3] [--epochs 6] [--out FILE]
+    python -m benchmarks.precision [--data_dir synthetic] [--seeds 3] [--epochs 5] [--out FILE]
 
 Trains a small network from several seeds in both types and compares the test macro AUC of the best epoch by
 validation, seed by seed: the two share weights, order of records and dropout, and differ in the type alone. Inference
@@ -28,19 +28,19 @@ from imlenet_jax.training.checkpoint import Checkpoints, Meta, load_variables
 from imlenet_jax.training.loop import DTYPES, Predictor, Recipe, fit
 from imlenet_jax.training.parallel import make_devices, print_devices
 
-SMALL = {"filters": [8, 8, 16], "blocks_per_stage": 1, "lstm_units": 16}
+SMALL = {"filters": [8, 16], "lstm_units": 8, "hidden": 16}
 
 
 def main() -> None:
     """Parse the flags and run."""
     parser = Parser(prog="python -m benchmarks.precision", description="bfloat16 against float32.")
-    parser.add_argument("--model", choices=MODELS, default="imle_net", help="network to train")
+    parser.add_argument("--model", choices=MODELS, default="mousavi", help="network to train")
     parser.add_argument("--config", type=json_object, default=SMALL, help="constants of the network to change, as JSON")
     parser.add_argument("--data_dir", default="synthetic", help="PTB-XL folder, shards, or 'synthetic'")
     parser.add_argument("--seeds", type=positive_int, default=3, help="from 0 on; two at least")
-    parser.add_argument("--epochs", type=positive_int, default=6, help="passes over the training records")
-    parser.add_argument("--batchsize", type=positive_int, default=16, help="records per step")
-    parser.add_argument("--lr", type=positive_float, default=0.003, help="Adam's learning rate")
+    parser.add_argument("--epochs", type=positive_int, default=5, help="passes over the training records")
+    parser.add_argument("--batchsize", type=positive_int, default=32, help="records per step")
+    parser.add_argument("--lr", type=positive_float, default=0.01, help="Adam's learning rate")
     parser.add_argument("--out", type=Path, help="write the results there as JSON")
     execute(parser, run)
 
