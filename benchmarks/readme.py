@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import markdown, throughput_tables
+from benchmarks.scaling import format_table
+from benchmarks.tables import markdown, milliseconds, throughput_tables
 from experiments.cli import Parser, execute
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_atomically
@@ -27,6 +28,9 @@ Made by `python -m benchmarks.readme` from the files in `results/`; change those
 python -m benchmarks.throughput --models all --batchsize 32 --out benchmarks/results
 python -m benchmarks.parity --golden DIR --out benchmarks/results/parity.json
 python -m benchmarks.input_pipeline --data_dir DIR --out benchmarks/results/input_pipeline.json
+python -m benchmarks.latency --out benchmarks/results/latency.json
+python -m benchmarks.scaling --out benchmarks/results
+python -m benchmarks.precision --out benchmarks/results/precision.json
 ```
 
 `throughput` takes the machine to be otherwise idle. With `--reference` it times the original networks beside ours, the
@@ -85,19 +89,80 @@ def parity_table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
 def input_table(results: dict[str, Any]) -> str:
     """Rates of the input pipeline."""
     machine = results["machine"]
-    rates = {
-        **{f"prepare, {count} workers": rate for count, rate in results["prepare_records_per_s"].items()},
-        "loader, shuffled epoch": results["loader_records_per_s"],
-        "copying the same batches": results["memcpy_records_per_s"],
-        "`wfdb.rdsamp`": results["rdsamp_records_per_s"],
+    rates = {f"prepare, {count} workers": rate for count, rate in results["prepare_records_per_s"].items()}
+    names = {
+        "loader, first epoch, cold shards": "loader_cold",
+        "loader, first epoch, warm shards": "loader_first_epoch",
+        "loader, later epochs": "loader",
+        "loader, later epochs, to the device": "loader_to_device",
+        "from memory to the device": "host_to_device",
+        "copying the same batches": "memcpy",
+        "`wfdb.rdsamp`": "rdsamp",
     }
-    table = markdown(("", "records/s"), ((name, f"{rate:,.0f}") for name, rate in rates.items()))
+    rates |= {label: results.get(f"{name}_records_per_s") for label, name in names.items()}
+    table = markdown(("", "records/s"), ((name, f"{rate:,.0f}") for name, rate in rates.items() if rate))
     return f"{machine['date'][:10]}, {machine['cores']} cores, load {machine['load']}.\n\n{table}"
+
+
+def latency_table(results: dict[str, Any]) -> str:
+    """What one record waits for."""
+    rows = results["rows"]
+    table = markdown(
+        (
+            "network",
+            "`predict_proba`, ms (quartiles)",
+            "compiled step alone, ms (quartiles)",
+            "ratio",
+            "load to answer, s",
+        ),
+        (
+            (
+                f"`{row['model']}`",
+                milliseconds(row["predict_s"]),
+                milliseconds(row["step_s"]),
+                f"{row['ratio']:.2f}",
+                f"{row['load_to_answer_s']:.1f}",
+            )
+            for row in rows
+        ),
+    )
+    text = (
+        "One record, from numpy in mV to probabilities; the two take turns. Loading is in a fresh process, imports and "
+        "compilation included, with the checkpoint in the page cache."
+    )
+    return f"{measured(results['machine'])}\n{text}\n\n{table}"
+
+
+def precision_table(results: dict[str, Any]) -> str:
+    """Macro AUC by data type and seed, and the mean difference."""
+    difference, runs = results["difference"], results["runs"]
+    table = markdown(
+        ("seed", *(f"macro AUC, {dtype}" for dtype in runs)),
+        zip(map(str, results["seeds"]), *([f"{auc:.4f}" for auc in areas] for areas in runs.values()), strict=True),
+    )
+    return (
+        f"{measured(results['machine'])}\n`{results['model']}` with `{json.dumps(results['config'])}`, "
+        f"{results['train_records']:,} records of {results['data']} to train on, {results['test_records']} to test on, "
+        f"{results['epochs']} epochs:\n\n{table}\nbfloat16 less float32: mean {difference['mean']:+.4f}, 95 % interval "
+        f"[{difference['low']:+.4f}, {difference['high']:+.4f}] over {difference['n']} seeds; between seeds, float32's own "
+        f"standard deviation is {results['float32_std']:.4f}.\n"
+    )
+
+
+def measured(machine: dict[str, Any]) -> str:
+    """When, on what and by which command."""
+    return (
+        f"{machine['date'][:10]}, {machine['cpu']}, {machine['cores']} cores, load {machine['load']}, jax "
+        f"{machine['versions']['jax']}:\n\n```\n{machine['command']}\n```\n"
+    )
 
 
 SECTIONS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("throughput", "Throughput", throughput_tables),
     ("parity", "Parity", parity_table),
+    ("latency", "Latency of one record", latency_table),
+    ("scaling", "Scaling", format_table),
+    ("precision", "bfloat16 against float32", precision_table),
     ("input_pipeline", "Input pipeline", input_table),
 )
 

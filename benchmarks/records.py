@@ -1,5 +1,6 @@
 """The records that speed is measured on: random ones by default, in a shard on disk as `prepare` leaves them."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.ptbxl import LEADS, SECONDS, SUPERCLASSES
 from imlenet_jax.data.shards import Calibrations, Dataset, Shard, crc32
 from imlenet_jax.models import Config, make_config
+from imlenet_jax.training.checkpoint import Meta
 
 FOLDS = tuple(range(1, 9))
 SAMPLING_RATE = 100
@@ -58,6 +60,19 @@ def config_for(model: str, split: Split, values: Mapping[str, Any] | None = None
     dataset = split.dataset
     sizes = {"leads": len(dataset.leads), "length": dataset.length, "classes": len(dataset.classes)}
     return make_config(model, {**(values or {}), **sizes})
+
+
+def describe(model: str, config: Config, split: Split) -> Meta:
+    """What a checkpoint of a network for these records says of itself."""
+    dataset = split.dataset
+    return Meta(
+        model=model,
+        config=dataclasses.asdict(config),
+        classes=list(dataset.classes),
+        leads=list(dataset.leads),
+        sampling_rate=dataset.sampling_rate,
+        scaler=dict(zip(("mean", "std"), dataset.scaler, strict=True)),
+    )
 
 
 def first_batch(split: Split, batchsize: int) -> Batch:

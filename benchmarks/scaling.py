@@ -9,7 +9,6 @@ timed as `fit` trains it, loader included; the first, which compiles, is left ou
 """
 
 import argparse
-import dataclasses
 import io
 import json
 import os
@@ -25,13 +24,12 @@ import numpy as np
 
 from benchmarks.figures import check_matplotlib
 from benchmarks.machine import machine
-from benchmarks.records import config_for, open_split
+from benchmarks.records import config_for, describe, open_split
 from experiments.cli import Parser, execute, json_object, positive_int
 from imlenet_jax.data.loader import Split
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_atomically, write_json
 from imlenet_jax.models import MODELS, make_config
-from imlenet_jax.training.checkpoint import Meta
 from imlenet_jax.training.loop import Recipe, fit
 from imlenet_jax.training.parallel import Devices
 
@@ -137,15 +135,8 @@ def resized(split: Split, records: int) -> Split:
 
 def epoch_seconds(args: argparse.Namespace, train: Split, batchsize: int, devices: int) -> list[float]:
     """Seconds of each epoch of `fit` but the first: its training part, without validation and checkpoints."""
-    dataset, rows = train.dataset, []
-    meta = Meta(
-        model=args.model,
-        config=dataclasses.asdict(config_for(args.model, train, args.config)),
-        classes=list(dataset.classes),
-        leads=list(dataset.leads),
-        sampling_rate=dataset.sampling_rate,
-        scaler=dict(zip(("mean", "std"), dataset.scaler, strict=True)),
-    )
+    rows: list[dict[str, float]] = []
+    meta = describe(args.model, config_for(args.model, train, args.config), train)
     recipe = Recipe(batchsize=batchsize, epochs=args.epochs + 1, patience=args.epochs + 1)
     nowhere: Any = SimpleNamespace(save=lambda *_: None)
     fit(meta, train, resized(train, batchsize), recipe, Devices(devices), nowhere, rows.append)

@@ -195,6 +195,7 @@ class Predictor:
     ) -> np.ndarray:
         """Logits `(records, classes)` float32, in the split's order; `progress` names the bar, if one is wanted."""
         self._devices.check(batchsize)
+        scaler = self._devices.put_everywhere(scaler)
         part = (jax.process_index(), jax.process_count())
         batches = prefetch(eval_batches(split, batchsize, part), self._devices.put_batch)
         total = -(-len(split.rows) // batchsize)

@@ -8,6 +8,7 @@ with `jax.pmap`, where they are averaged by name.
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from imlenet_jax.errors import UserError
+from imlenet_jax.training.step import Outcome
 
 
 class Devices:
@@ -48,14 +50,11 @@ class Devices:
 
     def put_batch(self, batch: Any, axis: int = 0) -> Any:
         """This process's part of a batch, split along `axis` over the devices."""
-        split = NamedSharding(self.mesh, PartitionSpec(*[None] * axis, "data"))
-        if jax.process_count() == 1:
-            return jax.device_put(batch, split)
-        return jax.tree.map(lambda array: jax.make_array_from_process_local_data(split, array), batch)
+        return _put(batch, NamedSharding(self.mesh, PartitionSpec(*[None] * axis, "data")))
 
     def put_everywhere(self, tree: Any) -> Any:
-        """Arrays copied to every device."""
-        return jax.device_put(tree, self._everywhere)
+        """Arrays copied to every device; every process must give the same."""
+        return _put(tree, self._everywhere)
 
     def put_state(self, state: Any) -> Any:
         """A training state as `compile_step`'s function takes it."""
@@ -74,6 +73,14 @@ class Devices:
         return jax.jit(step, out_shardings=self._everywhere)
 
 
+def _put(tree: Any, sharding: NamedSharding) -> Any:
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    # Not device_put, which asks all processes about every array in turn whether it is the same.
+    put = partial(jax.make_array_from_process_local_data, sharding)
+    return jax.tree.map(lambda array: put(np.asarray(array)), tree)
+
+
 class Replicas(Devices):
     """Training by `jax.pmap`: every array of the state has a leading axis of devices."""
 
@@ -89,15 +96,15 @@ class Replicas(Devices):
 
     def compile_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """`step` on every device with its share of the batch; results are put together."""
-        devices = list(self.mesh.devices.flat)
-        mapped = jax.pmap(step, "data", in_axes=(0, 0, None, None, None), donate_argnums=0, devices=devices)
+        axes, devices = (0, 0, None, None, None), list(self.mesh.devices.flat)
+        # The loss is the same on every device; to index it afterwards would send the index to the device.
+        out = (0, Outcome(None, 0))
+        mapped = jax.pmap(step, "data", in_axes=axes, out_axes=out, donate_argnums=0, devices=devices)
 
         def call(state: Any, batch: Any, *rest: Any) -> Any:
             shares = jax.tree.map(lambda array: array.reshape(len(self), -1, *array.shape[1:]), batch)
             state, outcome = mapped(state, shares, *rest)
-            return state, outcome._replace(
-                loss=outcome.loss[0], logits=outcome.logits.reshape(-1, outcome.logits.shape[-1])
-            )
+            return state, outcome._replace(logits=outcome.logits.reshape(-1, outcome.logits.shape[-1]))
 
         return call
 
@@ -115,7 +122,8 @@ def join_processes(
     """Join the other processes of a run, before anything else is asked of JAX.
 
     Without `address`, `count` and `index` this does what `jax.distributed` detects: SLURM, Open MPI, Kubernetes and
-    TPU pods, or a single process. A process that is silent for `heartbeat` seconds ends all others.
+    TPU pods, or a single process. A process that is silent for `heartbeat` seconds, or ends and leaves the others
+    behind for as long, ends all of them.
 
     Raises:
         UserError: only some of the three are given, or the others were not there in time.
@@ -126,7 +134,9 @@ def join_processes(
     if jax.distributed.is_initialized():
         return
     try:
-        jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=heartbeat)
+        jax.distributed.initialize(
+            address, count, index, heartbeat_timeout_seconds=heartbeat, shutdown_timeout_seconds=heartbeat
+        )
     except ValueError as error:
         if any(given):
             raise UserError(f"--coordinator_address {address}: {error}") from None

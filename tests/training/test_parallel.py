@@ -26,10 +26,9 @@ def _double(tree):
     return jax.tree.map(lambda a: jnp.asarray(a, jnp.float64) if floating(a) else jnp.asarray(a), tree)
 
 
-def _run(model, config, devices, batches, steps_per_call=1):
+def _run(model, config, variables, devices, batches, steps_per_call=1):
     """Losses, parameters and statistics after the steps."""
     optimizer = make_optimizer(model)
-    variables = _double(init_variables(create_model(model, config), jax.random.key(0)))
     step = partial(train_step, create_model(model, config, devices.axis_name), optimizer, axis_name=devices.axis_name)
     several = steps_per_call > 1
     compiled = devices.compile_step(partial(several_steps, step) if several else step)
@@ -39,26 +38,39 @@ def _run(model, config, devices, batches, steps_per_call=1):
     for start in range(0, len(batches), steps_per_call):
         group = batches[start : start + steps_per_call]
         batch = jax.tree.map(lambda *a: np.stack(a), *group) if several else group[0]
-        state, outcome = compiled(state, devices.put_batch(batch, axis=int(several)), *rest)
+        batch = devices.put_batch(batch, axis=int(several))
+        with jax.transfer_guard("disallow"):  # what is not put there on purpose does not move
+            state, outcome = compiled(state, batch, *rest)
         losses += np.ravel(outcome.loss).tolist()
     whole = devices.get_state(state)
-    return np.array(losses), jax.device_get((whole.params, whole.batch_stats))
+    return np.array(losses), jax.device_get(whole.params), jax.device_get(whole.batch_stats)
+
+
+def _assert_close(found, expected, tolerance):
+    """Each array, relative to the larger of its norm and 1e-4 of that of all: some are zero but for rounding."""
+    norm = np.sqrt(sum(np.sum(np.square(array)) for array in jax.tree.leaves(expected)))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert np.linalg.norm(a - b) <= tolerance * max(np.linalg.norm(b), 1e-4 * norm)
 
 
 def test_twenty_steps_in_float64_are_the_same(tiny):
     model, config = tiny[0], _no_dropout(tiny[1])
     with jax.enable_x64(True):
+        variables = jax.jit(partial(init_variables, create_model(model, config)))(jax.random.key(0))
+        variables = jax.device_get(_double(variables))  # on the host, where no step can use them up
         batches = [_double(_batch(config, 8, seed)) for seed in range(STEPS)]
-        losses, expected = _run(model, config, Devices(1), batches)
+        losses, *expected = _run(model, config, variables, Devices(1), batches)
         assert len(set(losses)) == STEPS
         for devices, steps_per_call in ((Devices(2), 1), (Replicas(4), 1), (Devices(8), 4)):
-            found_losses, found = _run(model, config, devices, batches, steps_per_call)
+            found_losses, *found = _run(model, config, variables, devices, batches, steps_per_call)
             np.testing.assert_allclose(found_losses, losses, rtol=1e-9)
             for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+                # The gradient of a bias before BatchNorm is zero but for rounding, which Adam divides by as little
+                # as 1e-8: such biases wander about zero, and nothing can be relative to them.
                 np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
-def test_the_first_gradient_in_float32_is_the_same(tiny):
+def test_the_first_step_in_float32_is_the_same(tiny):
     model, config = tiny[0], _no_dropout(tiny[1])
     network, batch = create_model(model, config), _batch(config, 8)
     state = new_state(jax.jit(partial(init_variables, network))(jax.random.key(0)), make_optimizer(model))
@@ -69,12 +81,11 @@ def test_the_first_gradient_in_float32_is_the_same(tiny):
     results = []
     for count in (1, 4):
         devices = Devices(count)
-        results.append(jax.jit(gradient)(devices.put_everywhere(state), devices.put_batch(batch)))
-    ((one, _), expected), ((several, _), found) = results
+        results.append(jax.device_get(jax.jit(gradient)(devices.put_everywhere(state), devices.put_batch(batch))))
+    ((one, (_, statistics)), expected), ((several, (_, found_statistics)), found) = results
     np.testing.assert_allclose(several, one, rtol=1e-5)
-    norm = np.sqrt(sum(float(jnp.sum(a * a)) for a in jax.tree.leaves(expected)))
-    for a, b in zip(jax.tree.leaves(jax.device_get(found)), jax.tree.leaves(jax.device_get(expected)), strict=True):
-        assert np.linalg.norm(a - b) <= 1e-3 * max(np.linalg.norm(b), 1e-4 * norm)
+    _assert_close(found_statistics, statistics, 1e-5)
+    _assert_close(found, expected, 1e-3)
 
 
 def test_rows_of_records_on_the_device_are_the_batch_itself():
