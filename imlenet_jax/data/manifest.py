@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def _check(content: dict[str, Any]) -> None:
     _need("classes", content["classes"] == list(SUPERCLASSES))
     _need("statements", _all(content["statements"].values(), lambda name: name in SUPERCLASSES))
     for name, limit in (("ecg_id", 2**53), ("patient_id", 2**53), ("fold", 11), ("calibration", len(table))):
-        _need(name, _all(content[name], lambda value, limit=limit: _is_index(value, limit), records))
+        _need(name, _all(content[name], partial(_is_index, limit=limit), records))
     for codes in content["scp_codes"]:
         _need("scp_codes", _all(codes.values(), _is_finite))
     _need("scp_codes", len(content["scp_codes"]) == records)

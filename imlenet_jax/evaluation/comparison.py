@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imlenet_jax.errors import UserError
-from imlenet_jax.files import read_limited
 from imlenet_jax.evaluation import metrics
 from imlenet_jax.evaluation.bootstrap import bootstrap, percentile_interval
 from imlenet_jax.evaluation.report import LEVEL
+from imlenet_jax.files import read_limited
 
 Array = NDArray[np.float64]
 
