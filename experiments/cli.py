@@ -125,7 +125,8 @@ def json_object(text: str) -> dict:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a JSON object such as '{{\"lstm_units\": 32}}'")
+        shown = text if len(text) <= 60 else f"{text[:57]}..."
+        raise argparse.ArgumentTypeError(f"'{shown}' is not a JSON object such as '{{\"lstm_units\": 32}}'")
     return value
 
 

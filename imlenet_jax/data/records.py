@@ -96,9 +96,24 @@ def parse_header(text: bytes) -> Header | None:
 def signal_files(stem: Path) -> list[Path]:
     """The files that the header of record `stem` refers to, as far as its lines can be read at all."""
     path = f"{stem}.hea"
-    lines = read_header(path).decode("ascii", errors="replace").splitlines()
-    lines = [line for line in lines if line.strip() and not line.startswith("#")]
-    return [Path(_beside(path, line.split()[0])) for line in lines[1:]]
+    return [Path(_beside(path, name)) for name in _names(read_header(path))]
+
+
+def _names(header: bytes) -> list[str]:
+    """The first word of each line after the first: what a header's files, or segments, are called."""
+    lines = [line for line in header.decode("ascii", errors="replace").splitlines() if not line.startswith("#")]
+    return [words[0] for line in lines if (words := line.split())][1:]
+
+
+def read_wfdb_header(stem: str, path: str, advice: str) -> Any:
+    """A `wfdb.Record` or `wfdb.MultiRecord` without signals; `UserError` where `path` is no header, or a hostile one."""
+    import wfdb  # slow to import, and PTB-XL itself never needs it
+
+    check_files([name for name in _names(read_header(path)) if name != "~"], path, advice)  # which is a gap
+    try:
+        return wfdb.rdheader(stem)
+    except Exception as error:  # a damaged header makes wfdb fail in any way
+        raise UserError(f"{path} is not a usable WFDB header ({brief(error)}): {advice}") from None
 
 
 def read_header(path: str) -> bytes:
@@ -123,12 +138,12 @@ def _beside(path: str, name: str) -> str:
 
 
 def _read_with_wfdb(stem: str, path: str, sampling_rate: int) -> Recording:
-    import wfdb  # slow to import, and PTB-XL itself never needs it
+    import wfdb
 
+    raw = read_wfdb_header(stem, path, _RESTORE)
     try:
-        raw: Any = wfdb.rdheader(stem)
         header = _header_of(raw)
-    except Exception as error:  # a damaged header makes wfdb fail, or leave things out, in any way
+    except Exception as error:  # wfdb leaves things out where a header is damaged
         raise UserError(f"{path} is not a usable WFDB header ({brief(error)}): {_RESTORE}") from None
     order = _check(header, path, sampling_rate)
     check_memory(raw, path, _RESTORE)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imlenet_jax.data.leads import unit_of
-from imlenet_jax.data.records import MAX_VALUES, brief, check_files, check_memory, read_header
+from imlenet_jax.data.records import MAX_VALUES, brief, check_files, check_memory, read_wfdb_header
 from imlenet_jax.errors import UserError
 
 MAX_CSV_BYTES = 2**30
@@ -118,11 +118,7 @@ def _read_wfdb(path: Path) -> Source:
 
     advice = "restore the record or leave it out"
     stem = str(path.with_suffix(""))
-    read_header(str(path))
-    try:
-        raw: Any = wfdb.rdheader(stem)
-    except Exception as error:  # a damaged header makes wfdb fail in any way
-        raise UserError(f"{path} is not a usable WFDB header ({brief(error)}): {advice}") from None
+    raw = read_wfdb_header(stem, str(path), advice)
     if isinstance(raw, wfdb.MultiRecord):
         raise UserError(f"{path} is a record of several segments: name its segments one by one")
     if not raw.n_sig or not raw.sig_len or not all(raw.sig_name or [None]) or not raw.fs:

@@ -213,6 +213,8 @@ def _names(group: Any, attribute: str) -> list[str]:
 def _open_npz(path: Path, stack: ExitStack) -> dict[str, Source]:
     try:
         file = stack.enter_context(path.open("rb"))  # numpy leaves it open where the archive is broken
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no zip file")  # numpy would try it as a pickle, and advise to allow that
         archive = np.load(file, allow_pickle=False)
         stack.enter_context(archive)
         return {name: _npz_source(archive, name) for name in archive.files}
@@ -243,7 +245,8 @@ def _open_torch(path: Path) -> dict[str, Source]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return {name: Source(name, tuple(t.shape), not t.is_complex(), partial(_numpy, t)) for name, t in state.items()}
     except Exception as error:  # torch raises many types for a file that is not a state dict
-        raise UserError(f"{path} is not a torch state dict ({_first_line(error)}); save model.state_dict()") from None
+        # torch itself would advise to load the file unsafely.
+        raise UserError(f"{path} is not a torch state dict ({type(error).__name__}); save model.state_dict()") from None
 
 
 def _numpy(tensor: Any) -> np.ndarray:
