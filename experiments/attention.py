@@ -50,7 +50,9 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--model {args.model} has no attention: only imle_net can be asked where it looked")
     print_devices()
     classifier = load(args.checkpoint_dir / args.model, args.which)
-    dataset = open_dataset(args.data_dir, classifier.sampling_rate, allow_missing=args.allow_missing)
+    dataset = open_dataset(
+        args.data_dir, classifier.sampling_rate, allow_missing=args.allow_missing, verify=args.verify
+    )
     check(classifier.meta, args.model, dataset)
     folds, split = choose(dataset, args)
     out = args.out / f"{args.model}_{args.split}"

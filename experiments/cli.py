@@ -2,9 +2,10 @@
 
 import argparse
 import errno
-import json
+import itertools
 import math
 import os
+import re
 import signal
 import sys
 import warnings
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from imlenet_jax.errors import UserError
+from imlenet_jax.files import parse_json
 
 _FULL = "free space there or choose another folder"
 _CLOSED = "choose a folder that you may write to"
@@ -30,6 +32,7 @@ ADVICE = {
     errno.EEXIST: _IN_THE_WAY,
     errno.ENOENT: "it was there before or should be: restore it, or choose another path",
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "too many are open, a shard needs one each: allow more with ulimit -n",
     errno.EIO: "the disk fails to read or write it: choose another one",
 }
 
@@ -118,11 +121,12 @@ def positive_float(text: str) -> float:
 def json_object(text: str) -> dict:
     """An object in JSON, such as a network's configuration."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a JSON object such as '{{\"lstm_units\": 32}}'")
+        shown = text if len(text) <= 60 else f"{text[:57]}..."
+        raise argparse.ArgumentTypeError(f"'{shown}' is not a JSON object such as '{{\"lstm_units\": 32}}'")
     return value
 
 
@@ -142,7 +146,20 @@ def add_data_flags(parser: Parser) -> None:
     parser.add_argument(
         "--allow_missing", type=boolean, default=False, help="go on without records whose files are missing"
     )
+    parser.add_argument("--verify", type=boolean, default=False, help="check every shard first, not at its first use")
     parser.add_argument("--checkpoint_dir", type=Path, default=Path("checkpoints"), help="<model>/ is made below it")
+
+
+def check_folds(**folds: tuple[int, ...]) -> None:
+    """Refuse folds that are meant to be apart and are not, such as `train_folds` and `test_folds`.
+
+    Raises:
+        UserError: names the first two flags that share a fold.
+    """
+    for (one, these), (other, those) in itertools.combinations(folds.items(), 2):
+        shared = sorted(set(these) & set(those))
+        if shared:
+            raise UserError(f"--{one} shares fold {shared[0]} with --{other}: choose folds that are apart")
 
 
 def add_run_flags(parser: Parser) -> None:
@@ -195,6 +212,8 @@ def execute(parser: Parser, run: Callable[[argparse.Namespace], None], argv: lis
 
 
 def _complain(message: str) -> int:
+    # A name in a hostile file may hold line ends, or what a terminal takes for orders.
+    message = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda match: repr(match[0])[1:-1], message)
     print(f"error: {message}", file=sys.stderr)
     return 2
 

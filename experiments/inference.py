@@ -5,7 +5,6 @@ python -m experiments.inference --dir data/sample/04827_lr --model imle_net
 
 import argparse
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.explanation import PURPOSE, Explanation, explain
 from imlenet_jax.evaluation.figures import write_figures
 from imlenet_jax.evaluation.page import write_page
-from imlenet_jax.files import write_json
+from imlenet_jax.files import read_json, write_json
 from imlenet_jax.models import MODELS, entry
 from imlenet_jax.training.parallel import print_devices
 
@@ -144,7 +143,7 @@ def _folder(out: Path, name: str, about: dict) -> Path:
         if not folder.exists():
             return folder
         try:
-            report = json.loads((folder / REPORT).read_text())
+            report = read_json(folder / REPORT)
             if all(report[key] == about[key] for key in ("source", "checkpoint")):
                 return folder
         except (OSError, ValueError, LookupError, TypeError):

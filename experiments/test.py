@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from experiments.cli import Parser, add_checkpoint_flags, add_data_flags, add_run_flags, boolean, execute, run_name
+from experiments.cli import (
+    Parser,
+    add_checkpoint_flags,
+    add_data_flags,
+    add_run_flags,
+    boolean,
+    check_folds,
+    execute,
+    run_name,
+)
 from imlenet_jax.data.loader import Split, select
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
@@ -47,7 +56,9 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     """Test."""
     entry(args.model)
-    if args.temperature and (args.split == "val" or not set(args.val_folds).isdisjoint(args.test_folds)):
+    if args.split == "test":
+        check_folds(val_folds=args.val_folds, test_folds=args.test_folds)
+    elif args.temperature:
         raise UserError("--temperature True is fitted on --val_folds: test on other folds, with --split test")
     print_devices()
     devices = Devices(args.num_devices)
@@ -66,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
 def test_one(args: argparse.Namespace, name: str, devices: Devices) -> dict[str, Any]:
     """Test one checkpoint folder, write its files, and return its report."""
     meta, variables = load_variables(args.checkpoint_dir / name, args.which)
-    dataset = open_dataset(args.data_dir, meta.sampling_rate, allow_missing=args.allow_missing)
+    dataset = open_dataset(args.data_dir, meta.sampling_rate, allow_missing=args.allow_missing, verify=args.verify)
     check(meta, args.model, dataset)
     folds, split = choose(dataset, args)
     task, temperature = get_task(meta.task), None

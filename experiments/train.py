@@ -17,6 +17,7 @@ from experiments.cli import (
     add_data_flags,
     add_run_flags,
     boolean,
+    check_folds,
     execute,
     folds,
     json_object,
@@ -100,8 +101,7 @@ def run(args: argparse.Namespace) -> None:
     entry(args.model)
     if args.sub:
         raise UserError("--sub True, the sub-diagnosis of MI, is not available in this version: leave it out")
-    if not set(args.train_folds).isdisjoint(args.val_folds + args.test_folds):
-        raise UserError("--train_folds shares folds with --val_folds or --test_folds: choose folds that are apart")
+    check_folds(train_folds=args.train_folds, val_folds=args.val_folds, test_folds=args.test_folds)
     join_processes(args.coordinator_address, args.num_processes, args.process_id, args.heartbeat)
     devices = make_devices(args.parallel, args.num_devices)
     devices.check(args.batchsize)
@@ -148,7 +148,7 @@ def train_one(
 def _open(args: argparse.Namespace) -> Dataset:
     if not is_first_process():
         wait_for_processes("the data are prepared")
-    dataset = open_dataset(args.data_dir, allow_missing=args.allow_missing)
+    dataset = open_dataset(args.data_dir, allow_missing=args.allow_missing, verify=args.verify)
     if is_first_process():
         wait_for_processes("the data are prepared")
     return dataset

@@ -1,6 +1,7 @@
 """A trained network to ask: probabilities and attention for ECGs in mV."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imlenet_jax.errors import UserError
+from imlenet_jax.data.plausibility import wrong_unit
+from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import create_model
 from imlenet_jax.training.checkpoint import Meta, load_variables
 
@@ -74,6 +76,9 @@ class Classifier:
 
         Raises:
             UserError: the signals have another shape, or hold NaN or infinite values.
+
+        Warns:
+            DataWarning: no ECG in mV deflects by so little or so much.
         """
         return self._run(signals, batchsize, lambda probabilities, aux: probabilities)
 
@@ -89,6 +94,8 @@ class Classifier:
 
     def _run(self, signals: np.ndarray, batchsize: int, pick: Callable[..., Any]) -> Any:
         signals = self._checked(signals)
+        if batchsize < 1:
+            raise UserError(f"batchsize is {batchsize}, not a whole number of at least 1")
         outputs = []
         for start in range(0, len(signals), batchsize):
             batch = signals[start : start + batchsize]
@@ -101,7 +108,10 @@ class Classifier:
         return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
 
     def _checked(self, signals: np.ndarray) -> np.ndarray:
-        signals = np.asarray(signals)
+        try:
+            signals = np.asarray(signals)
+        except ValueError as error:
+            raise UserError(f"signals are no array ({error}): give each record the same number of samples") from None
         config: Any = self.network.config  # not the meta's, which is checked anew, slowly, whenever it is asked for
         expected = (config.length, config.leads)
         if signals.ndim != 3 or signals.shape[1:] != expected or len(signals) == 0:
@@ -109,10 +119,13 @@ class Classifier:
             raise UserError(f"signals have shape {signals.shape}, not (n, {expected[0]}, {expected[1]}){hint}")
         if signals.dtype.kind not in "fiu":
             raise UserError(f"signals are {signals.dtype}, not numbers in mV")
-        signals = signals.astype(np.float32)
+        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is refused
+            signals = signals.astype(np.float32)
         bad = np.flatnonzero(~np.isfinite(signals).all(axis=(1, 2)))
         if bad.size:
             raise UserError(f"record {bad[0]} of the signals holds NaN or infinite values; leave it out or mend it")
+        for finding in wrong_unit(float(np.median(np.ptp(signals, axis=1)))):
+            warnings.warn(f"signals: {finding}", DataWarning, stacklevel=4)
         return signals
 
 

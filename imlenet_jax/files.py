@@ -1,10 +1,12 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files so that a reader never meets half of one, and reading no more of one than it should hold."""
 
 import json
 import os
 import threading
 from pathlib import Path
 from typing import Any
+
+MAX_JSON_BYTES = 2**24  # sixteen times the manifest of PTB-XL; in Python's objects at worst half a gigabyte
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
@@ -28,6 +30,38 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         if isinstance(error, OSError):
             error.filename = str(path)
         raise
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        ValueError: it has more than `limit` bytes; no more than that are read.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb", buffering=0) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"it has more than {limit:,} bytes")
+    return data
+
+
+def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
+    """The JSON in a file.
+
+    Raises:
+        ValueError: it has more than `limit` bytes, or is no JSON that could be read.
+        OSError: it cannot be read.
+    """
+    return parse_json(read_limited(path, limit))
+
+
+def parse_json(data: bytes | str) -> Any:
+    """JSON in memory; ValueError for all else, be it too deeply nested."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_json(path: Path, value: Any) -> None:

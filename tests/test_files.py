@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from imlenet_jax.files import write_atomically, write_json
+from imlenet_jax.files import read_json, read_limited, write_atomically, write_json
 
 
 def test_a_file_is_replaced_whole_with_the_usual_permissions(tmp_path):
@@ -31,6 +31,20 @@ def test_a_failed_write_leaves_the_old_file_and_names_it(tmp_path, monkeypatch):
         write_atomically(path, b"new")
     assert error.value.filename == str(path)
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "", "[1, 2, 3]" * 99])
+def test_what_is_no_json_or_too_much_of_it_is_a_value_error(tmp_path, text):
+    (tmp_path / "a").write_text(text)
+    with pytest.raises(ValueError, match=r"nested too deeply|more than 50 bytes|Expecting"):
+        read_json(tmp_path / "a", 50 if text.startswith("[1") else 10**6)
+
+
+def test_limited_files_are_read_whole_or_not_at_all(tmp_path):
+    (tmp_path / "a").write_bytes(b"1234")
+    assert read_limited(tmp_path / "a", 4) == b"1234" and read_json(tmp_path / "a", 4) == 1234
+    with pytest.raises(ValueError, match="it has more than 3 bytes"):
+        read_limited(tmp_path / "a", 3)
 
 
 def test_nan_is_no_json(tmp_path):

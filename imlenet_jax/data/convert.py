@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import math
 import zlib
 from collections.abc import Callable
@@ -15,9 +14,8 @@ from imlenet_jax.data.manifest import VERSION, canonical
 from imlenet_jax.data.ptbxl import LEADS, SECONDS
 from imlenet_jax.data.records import INVALID, Recording, read_recording
 from imlenet_jax.data.scaling import Moments, sums_and_squares
-from imlenet_jax.data.shards import crc32
 from imlenet_jax.errors import UserError
-from imlenet_jax.files import write_atomically
+from imlenet_jax.files import parse_json, write_atomically
 
 _CHUNK = 64  # recordings checked at a time: they stay in the cache
 
@@ -45,7 +43,7 @@ class Job(NamedTuple):
 
     @property
     def part(self) -> Path:
-        """The JSON that a finished shard leaves until the manifest is written."""
+        """The JSON that a finished shard leaves until the manifest is written, after a line with its checksum."""
         return self.target.with_suffix(".json")
 
     @property
@@ -78,8 +76,11 @@ class Part(NamedTuple):
 def finished(job: Job) -> Part | None:
     """The part of a shard that an interrupted run has completed and that is still whole, else None."""
     try:
-        part = Part(**json.loads(job.part.read_bytes()))
-        return part if part.key == job.key and crc32(job.target) == part.crc32 else None
+        seal, _, body = job.part.read_bytes().partition(b"\n")
+        if seal != _seal(body):
+            return None
+        part = Part(**parse_json(body))
+        return part if part.key == job.key and zlib.crc32(job.target.read_bytes()) == part.crc32 else None
     except (OSError, ValueError, TypeError):
         return None
 
@@ -125,8 +126,13 @@ def convert(job: Job, advance: Callable[[int], None]) -> Part:
         [list(entry) for entry in moments.entries() if entry[2]],
         flat,
     )
-    write_atomically(job.part, canonical(part._asdict()))
+    body = canonical(part._asdict())
+    write_atomically(job.part, _seal(body) + b"\n" + body)
     return part
+
+
+def _seal(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest().encode()
 
 
 def _check_samples(by_lead: np.ndarray, sums: np.ndarray, recordings: list[Recording], stems: list[Path]) -> np.ndarray:

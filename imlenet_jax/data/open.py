@@ -17,7 +17,11 @@ SYNTHETIC_SEED = 0
 
 
 def open_dataset(
-    data_dir: str | Path, sampling_rate: int = 100, allow_missing: bool = False, progress: bool = True
+    data_dir: str | Path,
+    sampling_rate: int = 100,
+    allow_missing: bool = False,
+    progress: bool = True,
+    verify: bool = False,
 ) -> Dataset:
     """Open shards; a PTB-XL folder is prepared first, once.
 
@@ -27,10 +31,19 @@ def open_dataset(
         sampling_rate: of a PTB-XL folder, Hz. Shards have their own.
         allow_missing: go on without records whose files are missing.
         progress: show progress bars.
+        verify: compare every shard with its checksum now, not each at its first use.
 
     Raises:
         UserError: there is no such folder, it is neither of these, or its data cannot be used.
     """
+    dataset = open_shards(_shards(data_dir, sampling_rate, allow_missing, progress))
+    if verify:
+        dataset.verify()
+    return dataset
+
+
+def _shards(data_dir: str | Path, sampling_rate: int, allow_missing: bool, progress: bool) -> Path:
+    """The folder of shards, prepared if need be."""
     if str(data_dir) == SYNTHETIC:
         from imlenet_jax.data.synthetic import write_dataset  # needs pandas, which takes half a second
 
@@ -40,11 +53,11 @@ def open_dataset(
     if not data_dir.is_dir():
         raise UserError(f"--data_dir {data_dir}: no such folder; name a PTB-XL folder, shards, or '{SYNTHETIC}'")
     if (data_dir / MANIFEST).is_file():
-        return open_shards(data_dir)
+        return data_dir
     if not (data_dir / DATABASE).is_file():
         raise UserError(f"--data_dir {data_dir} has neither {DATABASE} nor {MANIFEST}: name a PTB-XL folder or shards")
     out = shards_folder(data_dir, sampling_rate)
-    return open_shards(prepare(data_dir, out, sampling_rate, allow_missing=allow_missing, progress=progress))
+    return prepare(data_dir, out, sampling_rate, allow_missing=allow_missing, progress=progress)
 
 
 def shards_folder(data_dir: Path, sampling_rate: int) -> Path:

@@ -39,7 +39,7 @@ def implausible(signal_mv: np.ndarray, sampling_rate: float, leads: Sequence[str
         findings.append(f"saturated: {_names(leads, clipped)}; peaks are cut off")
     if flat.all():
         return findings
-    findings += _wrong_unit(float(np.median(deflection[~flat])))
+    findings += wrong_unit(float(np.median(deflection[~flat])))
     findings += _wrong_rate(signal_mv[:, ~flat], sampling_rate)
     return findings + _wrong_leads(signal_mv, leads)
 
@@ -61,9 +61,10 @@ def find_qrs(signal_mv: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, n
     return peaks, np.array(widths, float) / sampling_rate
 
 
-def _wrong_unit(deflection: float) -> list[str]:
+def wrong_unit(deflection: float) -> list[str]:
+    """A sentence where leads that deflect by so many mV, as a rule, are not in mV; none for those that lie flat."""
     low, high = DEFLECTION_MV
-    if low <= deflection <= high:
+    if low <= deflection <= high or deflection == 0:
         return []
     hint = "is it in uV, or in steps of the converter?" if deflection > high else "is it in V?"
     return [f"the leads typically deflect by {deflection:.3g} mV: {hint}"]

@@ -105,6 +105,9 @@ def prepare_shards(
         start = time.perf_counter()
         parts, converted = _convert_all(jobs, workers or usable_cores(), progress)
         seconds = time.perf_counter() - start
+        for job in jobs:
+            if not job.target.is_file():
+                raise UserError(f"{job.target} was removed while the other shards were made: run the command again")
         content = _manifest(jobs, parts, metadata, statements)
         name = "synthetic" if (data_dir / TRUTH).exists() else "PTB-XL"
         origin = {"name": name, "folder": data_dir.resolve().name, **source, "missing": missing}

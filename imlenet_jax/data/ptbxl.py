@@ -3,7 +3,7 @@
 import ast
 import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,9 @@ SECONDS = 10
 DATABASE = "ptbxl_database.csv"
 STATEMENTS = "scp_statements.csv"
 TRUTH = "truth.json"  # what only the synthetic data set has (synthetic.py)
+MAX_TRUTH_BYTES = 2**26
+
+MAX_TABLE_BYTES = 2**26  # ten times PTB-XL's larger table
 
 _FILENAME_COLUMN = {100: "filename_lr", 500: "filename_hr"}
 
@@ -59,12 +62,6 @@ def read_metadata(csv_path: Path, sampling_rate: int = 100) -> Metadata:
     """
     filename = _FILENAME_COLUMN[sampling_rate]
     rows = _read_table(csv_path, ("ecg_id", "patient_id", "scp_codes", "strat_fold", filename))
-    if not rows:
-        raise UserError(f"{csv_path} has no records: restore it from PTB-XL")
-    if not any(row[filename] for row in rows):
-        raise UserError(
-            f"{csv_path} names no recordings at {sampling_rate} Hz: use other data or another sampling rate"
-        )
     ids: list[int] = []
     patients: list[int] = []
     folds: list[int] = []
@@ -77,6 +74,15 @@ def read_metadata(csv_path: Path, sampling_rate: int = 100) -> Metadata:
         folds.append(_cell(row, "strat_fold", _fold, where))
         codes.append(_cell(row, "scp_codes", parse_scp_codes, where))
         stems.append(_cell(row, filename, _stem, where))
+    if not ids:
+        raise UserError(f"{csv_path} has no records: restore it from PTB-XL")
+    if not any(stems):
+        raise UserError(
+            f"{csv_path} names no recordings at {sampling_rate} Hz: use other data or another sampling rate"
+        )
+    if "" in stems:
+        where = f"{filename} of ecg_id {ids[stems.index('')]} in {csv_path}"
+        raise UserError(f"{where} is '', which is not the path of a record inside the folder: restore the file")
     ecg_id = np.array(ids, np.int64)
     values, counts = np.unique(ecg_id, return_counts=True)
     if counts.max() > 1:
@@ -163,21 +169,25 @@ def check_patients(patient_id: np.ndarray, fold: np.ndarray, source: Path) -> No
         )
 
 
-def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def _read_table(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    """The rows, one at a time: the first that is wrong ends the work before the memory is full of others."""
     try:
+        if path.stat().st_size > MAX_TABLE_BYTES:
+            raise UserError(f"{path} has more than {MAX_TABLE_BYTES // 2**20} MiB: restore it from PTB-XL")
         # Only ASCII columns are used; reports in another encoding must not stop the work.
         with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            present = reader.fieldnames or []
-            rows = list(reader)
+            reader = csv.reader(file)
+            names = next(reader, [])
+            for column in columns:
+                if column not in names:
+                    raise UserError(f"{path} has no column {column!r}: restore it from PTB-XL 1.0.1 to 1.0.3")
+            places = {column: names.index(column) for column in columns}
+            for cells in filter(None, reader):
+                yield {column: cells[place] if place < len(cells) else "" for column, place in places.items()}
     except FileNotFoundError:
         raise UserError(f"there is no {path.name} in {path.parent}: --data_dir must be a PTB-XL folder") from None
     except csv.Error as error:
         raise UserError(f"{path} is not a readable CSV file ({error}): restore it from PTB-XL") from None
-    for column in columns:
-        if column not in present:
-            raise UserError(f"{path} has no column {column!r}: restore it from PTB-XL 1.0.1 to 1.0.3")
-    return rows
 
 
 def _cell(row: dict[str, str], column: str, parse: Callable[[str], Any], where: str) -> Any:
@@ -210,7 +220,7 @@ def _fold(text: str) -> int:
 
 def _stem(text: str) -> str:
     parts = text.split("/")
-    if "" in parts or ".." in parts or "\\" in text or "\0" in text:
+    if (text and "" in parts) or ".." in parts or "\\" in text or "\0" in text:
         raise ValueError("the path of a record inside the folder")
     return text
 

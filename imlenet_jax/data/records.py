@@ -13,6 +13,8 @@ import numpy as np
 from imlenet_jax.data.ptbxl import LEADS, SECONDS
 from imlenet_jax.errors import UserError
 
+MAX_HEADER_BYTES = 2**20  # PTB-XL's have 600
+MAX_VALUES = 2**26  # of one recording: three hours of 12 leads at 500 Hz, half a gigabyte
 INVALID = -32768  # what WFDB stores in format 16 where a sample is missing
 
 # One match per line of PTB-XL's headers, in one call: matching is most of the cost of a record.
@@ -23,6 +25,7 @@ _SIGNAL_LINES = re.compile(
 )
 UNITS_PER_MV = {"mv": 1.0, "uv": 1000.0, "μv": 1000.0, "v": 0.001}  # casefolded, which makes the micro sign a mu
 _BYTES_PER_SAMPLE = {"80": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "160": 2.0, "212": 1.5}
+_LONGEST_NAME = 255  # that a file can have
 _RESTORE = "restore the record from PTB-XL"
 
 
@@ -65,13 +68,14 @@ def read_recording(stem: Path, sampling_rate: int) -> Recording:
             leads at `sampling_rate`; the message names the file.
     """
     path = f"{stem}.hea"
-    header = parse_header(_read(path))
+    header = parse_header(read_header(path))
     if header is None:
         return _read_with_wfdb(str(stem), path, sampling_rate)
     order = _check(header, path, sampling_rate)
     dat = _beside(path, header.files[0])
-    samples = _read(dat)
-    _check_size(dat, len(samples), 2 * header.length * len(LEADS))
+    expected = 2 * header.length * len(LEADS)
+    samples = _read(dat, expected)
+    _check_size(dat, len(samples), expected)
     return _arrange(header, order, np.frombuffer(samples, "<i2").reshape(header.length, len(LEADS)))
 
 
@@ -93,15 +97,41 @@ def parse_header(text: bytes) -> Header | None:
 def signal_files(stem: Path) -> list[Path]:
     """The files that the header of record `stem` refers to, as far as its lines can be read at all."""
     path = f"{stem}.hea"
-    lines = _read(path).decode("ascii", errors="replace").splitlines()
-    lines = [line for line in lines if line.strip() and not line.startswith("#")]
-    return [Path(_beside(path, line.split()[0])) for line in lines[1:]]
+    names = _names(read_header(path))
+    check_files(names, path, _RESTORE)
+    return [Path(_beside(path, name)) for name in names]
 
 
-def _read(path: str) -> bytes:
+def _names(header: bytes) -> list[str]:
+    """The first word of each line after the first: what a header's files, or segments, are called."""
+    lines = [line for line in header.decode("ascii", errors="replace").splitlines() if not line.startswith("#")]
+    return [words[0] for line in lines if (words := line.split())][1:]
+
+
+def read_wfdb_header(stem: str, path: str, advice: str) -> Any:
+    """A `wfdb.Record` or `wfdb.MultiRecord` without signals; `UserError` where `path` is no header, or a hostile one."""
+    import wfdb  # slow to import, and PTB-XL itself never needs it
+
+    check_files([name for name in _names(read_header(path)) if name != "~"], path, advice)  # which is a gap
+    try:
+        return wfdb.rdheader(stem)
+    except Exception as error:  # a damaged header makes wfdb fail in any way
+        raise UserError(f"{path} is not a usable WFDB header ({brief(error)}): {advice}") from None
+
+
+def read_header(path: str) -> bytes:
+    """The bytes of a WFDB header; `UserError` where there is none, or one larger than any header."""
+    data = _read(path, MAX_HEADER_BYTES)
+    if len(data) > MAX_HEADER_BYTES:
+        raise UserError(f"{path} is too large for a WFDB header: {_RESTORE}")
+    return data
+
+
+def _read(path: str, limit: int) -> bytes:
+    """The file's bytes; of one that is larger than `limit` a byte more than that."""
     try:
         with open(path, "rb", buffering=0) as file:
-            return file.read()
+            return file.read(limit + 1)
     except FileNotFoundError:
         raise UserError(f"there is no {path}: {_RESTORE}") from None
 
@@ -111,14 +141,15 @@ def _beside(path: str, name: str) -> str:
 
 
 def _read_with_wfdb(stem: str, path: str, sampling_rate: int) -> Recording:
-    import wfdb  # slow to import, and PTB-XL itself never needs it
+    import wfdb
 
+    raw = read_wfdb_header(stem, path, _RESTORE)
     try:
-        raw: Any = wfdb.rdheader(stem)
         header = _header_of(raw)
-    except Exception as error:  # a damaged header makes wfdb fail, or leave things out, in any way
+    except Exception as error:  # wfdb leaves things out where a header is damaged
         raise UserError(f"{path} is not a usable WFDB header ({brief(error)}): {_RESTORE}") from None
     order = _check(header, path, sampling_rate)
+    check_memory(raw, path, _RESTORE)
     _check_sizes(raw, path)
     try:
         record: Any = wfdb.rdrecord(stem, physical=False)
@@ -173,8 +204,20 @@ def _check(header: Header, path: str, sampling_rate: int) -> tuple[int, ...]:
 def check_files(names: Sequence[str], path: str, advice: str) -> None:
     """Refuse the header `path` if a signal file it names is not in its own folder."""
     for name in names:
-        if "/" in name or "\\" in name or name in ("", ".", "..", "~"):
-            raise UserError(f"{path} refers to the file {name!r}, which is not in its own folder: {advice}")
+        if "/" in name or "\\" in name or name in ("", ".", "..", "~") or len(name) > _LONGEST_NAME:
+            raise UserError(f"{path} refers to the file {name[:60]!r}, which is not in its own folder: {advice}")
+
+
+def check_memory(raw: Any, path: str, advice: str) -> None:
+    """Refuse a `wfdb.Record` whose header makes wfdb take more memory than a recording of MAX_VALUES does.
+
+    wfdb fills up what skewed leads lack at their ends, and holds every sample of frames that have several of a lead.
+    """
+    frames = raw.sig_len + max([skew or 0 for skew in raw.skew], default=0)
+    values = frames * sum(count or 1 for count in raw.samps_per_frame)
+    if not 0 < values <= MAX_VALUES:
+        what = "cut it into parts" if values else "it is empty"
+        raise UserError(f"{path} speaks of {values:,} samples, not 1 to {MAX_VALUES:,}: {what}, or {advice}")
 
 
 @functools.lru_cache(maxsize=64)
@@ -210,6 +253,7 @@ def _check_sizes(raw: Any, path: str) -> None:
 def _check_size(dat: str, size: int, expected: int) -> None:
     if size != expected:
         kind = "short" if size < expected else "long"
+        size = os.path.getsize(dat)  # no more than needed was read of it
         raise UserError(f"{dat} is too {kind} ({size} bytes instead of {expected}): {_RESTORE}")
 
 

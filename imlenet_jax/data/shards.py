@@ -1,11 +1,14 @@
 """Prepared recordings: int16 shards, memory-mapped, and what the manifest says of them."""
 
+import io
+import math
+import mmap
 import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -16,6 +19,7 @@ from imlenet_jax.errors import UserError
 
 _REDO = "delete the folder and run python -m experiments.prepare again"
 _CHUNK = 64  # recordings summed at a time: 6 MB of float64 at 100 Hz
+_MAX_NPY_HEADER = 10_000  # bytes, as numpy reads
 
 
 class Shard(NamedTuple):
@@ -76,7 +80,7 @@ class Dataset:
     calibrations: Calibrations = field(repr=False)
     shards: tuple[Shard, ...] = field(repr=False)
     manifest_scaler: tuple[float, float] | None = field(repr=False)
-    _maps: dict[int, np.ndarray] = field(default_factory=dict, repr=False, init=False)
+    _open: dict[int, "OpenShard"] = field(default_factory=dict, repr=False, init=False)
 
     def __len__(self) -> int:
         return len(self.ecg_id)
@@ -100,15 +104,21 @@ class Dataset:
             (m, length, leads) int16, a copy.
 
         Raises:
-            UserError: a shard is missing or does not match its checksum.
+            UserError: a shard is missing, does not match its checksum, or was written to while it was in use.
         """
         rows = np.asarray(rows, np.int64)
         if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"rows must be from 0 to {len(self) - 1}")
         out = np.empty((len(rows), self.length, len(self.leads)), np.int16)
         shard, place = np.divmod(rows, self.shards[0].records)
-        for target, number, row in zip(out, shard.tolist(), place.tolist(), strict=True):
-            target[...] = self._map(number)[row]
+        numbers = shard.tolist()
+        shards = {number: self._shard(number) for number in set(numbers)}
+        for opened in shards.values():
+            opened.check_length()
+        for target, number, row in zip(out, numbers, place.tolist(), strict=True):
+            target[...] = shards[number].records[row]
+        for opened in shards.values():  # once for all that was read: a check costs as much as reading a record
+            opened.check_unchanged()
         return out
 
     def millivolts(self, rows: np.ndarray) -> np.ndarray:
@@ -135,13 +145,13 @@ class Dataset:
             UserError: names the first shard that is missing or damaged.
         """
         for number in range(len(self.shards)):
-            self._maps.pop(number, None)
-            self._map(number)
+            self._open.pop(number, None)
+            self._shard(number)
 
-    def _map(self, number: int) -> np.ndarray:
-        if number not in self._maps:
-            self._maps[number] = open_shard(self.path, self.shards[number], self.length, len(self.leads))
-        return self._maps[number]
+    def _shard(self, number: int) -> "OpenShard":
+        if number not in self._open:
+            self._open[number] = OpenShard(self.path, self.shards[number], self.length, len(self.leads))
+        return self._open[number]
 
     def _chunks_by_calibration(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, list[float], list[int]]]:
         number, gain, baseline = self.calibrations
@@ -196,30 +206,63 @@ def open_shards(path: Path) -> Dataset:
     return dataset
 
 
-def open_shard(folder: Path, shard: Shard, length: int, leads: int) -> np.ndarray:
-    """Memory-map one shard, after its checksum.
+class OpenShard:
+    """One shard: verified, mapped into memory, and watched.
 
-    Returns:
-        (records, length, leads) int16, read-only.
+    Where another program replaces or removes its file, the mapping stays what it was. Where one writes into the file,
+    the mapping changes with it, and the checks say so.
+
+    Attributes:
+        records: (records, length, leads) int16, read-only.
 
     Raises:
         UserError: the file is missing, damaged, or holds something else.
     """
-    path = folder / shard.file
-    try:
-        checksum = crc32(path)
-    except FileNotFoundError:
-        raise UserError(f"there is no shard {path}: {_REDO}") from None
-    if checksum != shard.crc32:
-        raise UserError(f"the shard {path} does not match its checksum: {_REDO}")
-    mapped = np.load(path, mmap_mode="r")
-    if mapped.shape != (shard.records, length, leads) or mapped.dtype != np.dtype("<i2"):
-        raise UserError(f"the shard {path} is not {shard.records} records of {length} samples: {_REDO}")
-    return np.asarray(mapped)
+
+    def __init__(self, folder: Path, shard: Shard, length: int, leads: int):
+        self._path = str(folder / shard.file)
+        try:
+            with open(self._path, "rb", buffering=0) as file:
+                self._state = _state(os.fstat(file.fileno()))
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise UserError(f"there is no shard {self._path}: {_REDO}") from None
+        except ValueError:  # what is empty cannot be mapped
+            self._map = mmap.mmap(-1, 1)
+        if zlib.crc32(self._map) != shard.crc32:  # 3 GB/s: a shard can be checked whenever it is opened
+            raise UserError(f"the shard {self._path} does not match its checksum: {_REDO}")
+        self.records = self._array((shard.records, length, leads))
+
+    def _array(self, shape: tuple[int, int, int]) -> np.ndarray:
+        file = io.BytesIO(self._map[:_MAX_NPY_HEADER])
+        try:
+            np.lib.format.read_magic(file)
+            header = np.lib.format.read_array_header_1_0(file)
+        except ValueError:
+            header = None
+        size = math.prod(shape)
+        if header != (shape, False, np.dtype("<i2")) or len(self._map) != file.tell() + 2 * size:
+            raise UserError(f"the shard {self._path} is not {shape[0]} records of {shape[1]} samples: {_REDO}")
+        return np.frombuffer(self._map, "<i2", size, file.tell()).reshape(shape)
+
+    def check_length(self) -> None:
+        """Refuse to read a file that was cut off: the memory behind its end is gone."""
+        if self._map.size() != len(self._map):
+            self._refuse()
+
+    def check_unchanged(self) -> None:
+        """Refuse what was read of a file that was written to since it was opened."""
+        self.check_length()
+        try:
+            state = _state(os.stat(self._path))
+        except FileNotFoundError:
+            return
+        if state != self._state and state[:2] == self._state[:2]:  # another file in its place leaves this one alone
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise UserError(f"the shard {self._path} was written to while it was in use: {_REDO}")
 
 
-def crc32(path: Path) -> int:
-    """CRC-32 of a whole file (3 GB/s: a shard can be checked whenever it is opened)."""
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        return zlib.crc32(np.memmap(file, np.uint8, mode="r").data) if size else 0
+def _state(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_dev, status.st_ino, status.st_mtime_ns

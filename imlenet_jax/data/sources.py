@@ -1,7 +1,8 @@
 """Recordings as they lie on disk, in whatever leads, units and rate: WFDB records, `.csv` and `.npy` files."""
 
 import csv
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imlenet_jax.data.leads import unit_of
-from imlenet_jax.data.records import brief, check_files
+from imlenet_jax.data.records import MAX_VALUES, brief, check_files, check_memory, read_wfdb_header
 from imlenet_jax.errors import UserError
 
-MAX_VALUES = 2**26  # of one file: three hours of 12 leads at 500 Hz, half a gigabyte
 MAX_CSV_BYTES = 2**30
+MAX_ROW = 2**16  # characters in the first row of a .csv
 SAMPLING_RATES = (50, 50_000)  # Hz: less holds no QRS complex, more no ECG has
 TABLES = (".csv", ".npy")
 
@@ -117,19 +118,18 @@ def _read_wfdb(path: Path) -> Source:
 
     advice = "restore the record or leave it out"
     stem = str(path.with_suffix(""))
-    try:
-        raw: Any = wfdb.rdheader(stem)
-    except Exception as error:  # a damaged header makes wfdb fail in any way
-        raise UserError(f"{path} is not a usable WFDB header ({brief(error)}): {advice}") from None
+    raw = read_wfdb_header(stem, str(path), advice)
     if isinstance(raw, wfdb.MultiRecord):
         raise UserError(f"{path} is a record of several segments: name its segments one by one")
     if not raw.n_sig or not raw.sig_len or not all(raw.sig_name or [None]) or not raw.fs:
         raise UserError(f"{path} lacks its sampling rate, its length or the name of a lead: {advice}")
+    if len(raw.file_name) != raw.n_sig:
+        raise UserError(f"{path} describes {len(raw.file_name)} leads, but counts {raw.n_sig}: {advice}")
     check_files(raw.file_name, str(path), advice)
     for name in raw.file_name:
         if not (path.parent / name).is_file():
             raise UserError(f"there is no {path.parent / name}, which {path} refers to: {advice}")
-    _check_count(path, raw.sig_len, raw.n_sig)
+    check_memory(raw, str(path), advice)
     try:
         record: Any = wfdb.rdrecord(stem)
     except Exception as error:
@@ -146,31 +146,41 @@ def _read_csv(path: Path) -> tuple[list[str] | None, np.ndarray]:
     """
     if path.stat().st_size > MAX_CSV_BYTES:
         raise UserError(f"{path} has more than {MAX_CSV_BYTES // 2**20} MiB: cut it into parts")
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file in UTF-8: save it as such") from None
-    if not lines:
-        raise UserError(f"{path} is empty")
-    separator = next((mark for mark in "\t;," if mark in lines[0]), None)
-    first = lines[0].split() if separator is None else next(csv.reader(lines[:1], delimiter=separator))
-    # pandas numbers the columns of a table without names: 0,1,2 is a row of names too.
-    named = not all(map(_is_number, first)) or first == [str(place) for place in range(len(first))] != ["0"]
-    body = lines[1:] if named else lines
-    if separator in ("\t", ";"):
-        body = [line.replace(",", ".") for line in body]
-    _check_count(path, len(body), len(first))
-    try:
-        signal = (
-            np.loadtxt(body, delimiter=separator, ndmin=2, comments=None, quotechar='"') if body else np.empty((0, 0))
-        )
-    except ValueError as error:
-        raise UserError(
-            f"{path} is not a table of numbers ({brief(error)}; rows are counted after the names)"
-        ) from None
+    with open(path, encoding="utf-8-sig") as file:
+        try:
+            start = next((line for line in iter(lambda: file.readline(MAX_ROW), "") if line.strip()), None)
+            if start is None:
+                raise UserError(f"{path} is empty")
+            if len(start) == MAX_ROW:
+                raise UserError(f"the first row of {path} has more than {MAX_ROW:,} characters: it is no recording")
+            separator = next((mark for mark in "\t;," if mark in start), None)
+            first = start.split() if separator is None else next(csv.reader([start], delimiter=separator))
+            # pandas numbers the columns of a table without names: 0,1,2 is a row of names too.
+            named = not all(map(_is_number, first)) or first == [str(place) for place in range(len(first))] != ["0"]
+            body = _rows(path, file if named else itertools.chain([start], file), separator, len(first))
+            signal = np.loadtxt(body, delimiter=separator, ndmin=2, comments=None, quotechar='"')
+        except UnicodeDecodeError:
+            raise UserError(f"{path} is not a text file in UTF-8: save it as such") from None
+        except (ValueError, csv.Error) as error:
+            raise UserError(
+                f"{path} is not a table of numbers ({brief(error)}; rows are counted after the names)"
+            ) from None
     if signal.shape[1] != len(first):
         raise UserError(f"{path} has {len(first)} cells in its first row and {signal.shape[1]} in the others")
     return ([name.strip() for name in first] if named else None), signal
+
+
+def _rows(path: Path, lines: Iterable[str], separator: str | None, columns: int) -> Iterator[str]:
+    """The lines that hold anything, with decimal points; no more of them than `MAX_VALUES` allows."""
+    count = 0
+    for line in lines:
+        if line.strip():
+            count += 1
+            if count * columns > MAX_VALUES:
+                raise UserError(f"{path} has more than {MAX_VALUES:,} values: cut it into parts")
+            yield line.replace(",", ".") if separator in ("\t", ";") else line
+    if not count:
+        raise UserError(f"{path} has a row of names and no other: it is empty")
 
 
 def _is_number(text: str) -> bool:
@@ -185,7 +195,9 @@ def _read_npy(path: Path) -> np.ndarray:
     try:
         # Mapped: neither a pickle is run nor memory taken before the shape is known.
         array = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError, OverflowError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # numpy evaluates and splits the header in ways that fail in any way
         raise UserError(f"{path} is not a .npy file of numbers ({brief(error)})") from None
     if array.dtype.kind not in "fiu" or array.ndim != 2:
         raise UserError(f"{path} holds {array.dtype} of shape {array.shape}, not numbers (samples, leads)")

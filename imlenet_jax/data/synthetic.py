@@ -26,8 +26,9 @@ from tqdm import tqdm
 from imlenet_jax.data.electrodes import beat_intervals, record
 from imlenet_jax.data.heart import LEADS, SAMPLING_RATE, Heart, healthy, single_beat
 from imlenet_jax.data.pathology import Case, Sign, deck, diseased
-from imlenet_jax.data.ptbxl import TRUTH
+from imlenet_jax.data.ptbxl import MAX_TRUTH_BYTES, TRUTH
 from imlenet_jax.errors import UserError
+from imlenet_jax.files import read_json
 
 FORMAT_VERSION = 1
 
@@ -122,7 +123,7 @@ def is_finished(out: Path, records: int, seed: int) -> bool:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
-        header = json.loads((out / TRUTH).read_text())
+        header = read_json(out / TRUTH, MAX_TRUTH_BYTES)
         if [header[key] for key in ("version", "records", "seed")] == [FORMAT_VERSION, records, seed]:
             return True
     except (OSError, ValueError, LookupError, TypeError):

@@ -32,7 +32,7 @@ def draw_means(frame: pd.DataFrame, title: str, axis: str) -> Figure:
     groups = [(name, rows) for name, rows in frame.groupby("class", sort=False) if rows["n"].iloc[0]]
     columns = min(2, len(groups))
     figure = Figure(figsize=(6.2 * columns, 2.5 * -(-len(groups) // columns) + 0.7), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     panels = figure.subplots(-(-len(groups) // columns), columns, sharey=True, squeeze=False).ravel()
     for panel, (group, rows) in zip(panels, groups, strict=False):
         places, mean = np.arange(len(rows)), rows["mean"].to_numpy()
@@ -41,7 +41,7 @@ def draw_means(frame: pd.DataFrame, title: str, axis: str) -> Figure:
         panel.errorbar(places, mean, spread, fmt="none", color="#222222", capsize=2, linewidth=1.2)
         panel.axhline(1 / len(rows), color="#222222", linestyle=":", linewidth=1)
         panel.set_title(f"{group}, {rows['n'].iloc[0]:,} records", fontsize=10, parse_math=False)
-        panel.set_xticks(places, rows["name"], fontsize=8, rotation=0 if len(rows) <= 12 else 90)
+        panel.set_xticks(places, rows["name"], fontsize=8, parse_math=False, rotation=0 if len(rows) <= 12 else 90)
         panel.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     for panel in panels[len(groups) :]:
         panel.axis("off")

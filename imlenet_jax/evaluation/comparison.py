@@ -19,8 +19,11 @@ from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation import metrics
 from imlenet_jax.evaluation.bootstrap import bootstrap, percentile_interval
 from imlenet_jax.evaluation.report import LEVEL
+from imlenet_jax.files import read_limited
 
 Array = NDArray[np.float64]
+
+MAX_BYTES = 2**26  # of a file of predictions: ten times what all of PTB-XL has
 
 METRICS = ("macro_auc", "mean_accuracy_at_0.5", "max_f1_10_thresholds", "max_f1_101_thresholds", "mean_brier")
 """Those compared; all but the Brier score are better when higher."""
@@ -52,15 +55,13 @@ def read_predictions(path: Path) -> Predictions:
         UserError: there is no such file, or it is not such a file.
     """
     path = Path(path)
+    name = path.name.removesuffix(".csv").removesuffix("_predictions")
     try:
-        data = path.read_bytes()
+        return _parse(read_limited(path, MAX_BYTES), name)
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(
             f"there is no file {path}: make it with python -m experiments.test, or correct its name"
         ) from None
-    name = path.name.removesuffix(".csv").removesuffix("_predictions")
-    try:
-        return _parse(data, name)
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path} is not a file of predictions ({error}): make it anew with experiments.test") from None
 

@@ -75,7 +75,7 @@ def draw_comparison(report: Mapping[str, Any]) -> Figure:
             clear = entry["low"] > 0 or entry["high"] < 0
             panel.plot([entry["low"], entry["high"]], [place, place], color="#355f8d", linewidth=1.6)
             panel.plot(entry["value"], place, "o", color="#355f8d", markersize=6, fillstyle="full" if clear else "none")
-        panel.set_yticks(range(len(networks)), networks, fontsize=8)
+        panel.set_yticks(range(len(networks)), networks, fontsize=8, parse_math=False)
         panel.set(ylim=(len(networks) - 0.4, -0.6))
         better = "lower is better" if name == "mean_brier" else "higher is better"
         panel.set_title(f"{name} ({better})", fontsize=9, loc="left")

@@ -1,5 +1,6 @@
 """What there is to show about one record: its signal, the prediction and, for imle_net, the attention."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imlenet_jax.data.ecg import ECG
+from imlenet_jax.errors import DataWarning
 from imlenet_jax.evaluation.attention import Attention, attention_maps
 
 if TYPE_CHECKING:
@@ -96,8 +98,10 @@ def explain(classifier: "Classifier", ecgs: Sequence[ECG], batchsize: int = 32) 
     """
     signals = np.stack([ecg.signal_mv for ecg in ecgs])
     full = np.concatenate([signals, np.repeat(signals[-1:], -len(signals) % batchsize, axis=0)])
-    probabilities = classifier.predict_proba(full, batchsize)
-    maps = attention_maps(classifier, full, batchsize) if classifier.meta.model == "imle_net" else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # the findings of each ECG say the same, and which
+        probabilities = classifier.predict_proba(full, batchsize)
+        maps = attention_maps(classifier, full, batchsize) if classifier.meta.model == "imle_net" else None
     return [
         Explanation(
             name=ecg.name,

@@ -4,7 +4,6 @@ A lead's share is the map's magnitude over that lead, the shares of a record sum
 lead weights. A map that prefers no lead puts (affected leads / all leads) on the affected ones: that is chance.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,10 @@ from numpy.typing import NDArray
 from imlenet_jax.data.electrodes import record
 from imlenet_jax.data.heart import healthy
 from imlenet_jax.data.pathology import ANTEROSEPTAL, ASMI, IMI, INFERIOR, diseased
+from imlenet_jax.data.ptbxl import MAX_TRUTH_BYTES
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.faithfulness import difference_interval, mean_interval
+from imlenet_jax.files import read_json
 
 Array = NDArray[np.float64]
 Truth = dict[str, dict[str, Any]]
@@ -42,7 +43,7 @@ def read_truth(path: Path) -> Truth:
         UserError: it cannot be read.
     """
     try:
-        truth: Truth = json.loads(path.read_text())["ecgs"]
+        truth: Truth = read_json(path, MAX_TRUTH_BYTES)["ecgs"]
         return truth
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(

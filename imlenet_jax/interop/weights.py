@@ -1,11 +1,18 @@
-"""Reading weights of the originals: keras `.h5`, torch `.pt`, or `.npz` keyed by state-dict name."""
+"""Reading weights of the originals: keras `.h5`, torch `.pt`, or `.npz` keyed by state-dict name.
 
+These files come from strangers. Nothing in them is executed, and no array is read before its shape and type are known to
+be those of the network.
+"""
+
+import math
+import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from imlenet_jax.errors import UserError
@@ -14,10 +21,11 @@ from imlenet_jax.models import Config, abstract_variables, create_model, entry, 
 
 
 class Source(NamedTuple):
-    """One array of a weight file, not read yet: its name there, its shape, and how to read it."""
+    """One array of a weight file, not read yet: its name there, its shape, whether it is of numbers, how to read it."""
 
     name: str
     shape: tuple[int, ...]
+    numeric: bool
     read: Callable[[], np.ndarray]
 
 
@@ -51,6 +59,7 @@ def import_weights(model: str, path: Path, config: Config | None = None) -> Impo
     formats = {"keras": (".h5", ".hdf5"), "torch": (".pt", ".pth", ".npz")}[framework]
     if path.suffix not in formats:
         raise UserError(f"{path}: {model} takes weights of {framework}, in a file that ends in {' or '.join(formats)}")
+    _check_size(model, config, path)
     with ExitStack() as stack:
         if framework == "keras":
             pairs = _match_keras(model, config, path, _open_h5(path, stack))
@@ -62,9 +71,26 @@ def import_weights(model: str, path: Path, config: Config | None = None) -> Impo
 
 def import_arrays(model: str, arrays: Mapping[str, np.ndarray], config: Config | None = None) -> Imported:
     """The same from a torch network's state dict in memory."""
-    sources = {name: Source(name, array.shape, partial(np.asarray, array)) for name, array in arrays.items()}
+    sources = {name: Source(name, array.shape, True, partial(np.asarray, array)) for name, array in arrays.items()}
     origin = Path("state dict")
     return _assemble(model, config, origin, _match_torch(model, config, origin, sources))
+
+
+def _check_size(model: str, config: Config | None, path: Path) -> None:
+    """Refuse a file that is, or would be once unpacked, far larger than the network's weights."""
+    parameters = sum(array.size for array in jax.tree.leaves(abstract_variables(create_model(model, config))))
+    most = 2 * 8 * parameters + 2**24  # float64, and as much again for whatever else is in the file
+    size = path.stat().st_size
+    if path.suffix not in (".h5", ".hdf5") and zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                size = max(size, sum(member.file_size for member in archive.infolist()))
+        except Exception as error:  # zipfile raises many types for a damaged directory
+            raise UserError(f"{path} is damaged ({_first_line(error)}); fetch it again") from None
+    if size > most:
+        raise UserError(
+            f"{path} holds {size:,} bytes; the weights of {model} have {4 * parameters:,}: it is another file"
+        )
 
 
 Pairs = list[tuple[Source, Leaf, tuple[str, ...]]]
@@ -118,7 +144,15 @@ def _assemble(model: str, config: Config | None, path: Path, pairs: Pairs) -> Im
         theirs = shape if leaf.axes is None else tuple(shape[i] for i in np.argsort(leaf.axes))
         if tuple(source.shape) != theirs:  # before reading, so that a hostile file allocates nothing
             raise UserError(f"{path} does not fit {model}: '{source.name}' has shape {source.shape}, not {theirs}")
-        array = np.asarray(leaf.convert(source.read()), np.float32)
+        if not source.numeric:
+            raise UserError(f"{path} does not fit {model}: '{source.name}' holds no numbers")
+        try:
+            with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is refused below
+                array = np.asarray(leaf.convert(source.read()), np.float32)
+        except Exception as error:  # every library has errors of its own for bytes that cannot be decoded
+            raise UserError(
+                f"{path}: '{source.name}' is damaged ({_first_line(error)}); fetch the file again"
+            ) from None
         if not np.isfinite(array).all():
             raise UserError(f"{path}: '{source.name}' holds NaN or infinite values; the file cannot be used")
         _put(variables, target, array)
@@ -152,16 +186,23 @@ def _open_h5(path: Path, stack: ExitStack) -> list[tuple[str, list[Source]]]:
         layers = []
         for layer in _names(root, "layer_names"):
             group = root[layer]
-            datasets = [(name, group[name]) for name in _names(group, "weight_names")]
-            if datasets:
-                layers.append(
-                    (layer, [Source(name, data.shape, partial(data.__getitem__, ())) for name, data in datasets])
-                )
+            sources = [_h5_source(file, name, group[name]) for name in _names(group, "weight_names")]
+            if sources:
+                layers.append((layer, sources))
         return layers
     except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{path} is not a keras weight file ({_first_line(error)}); write it with save_weights"
         ) from None
+
+
+def _h5_source(file: Any, name: str, data: Any) -> Source:
+    """A dataset that lies in this very file, as one piece or in pieces no larger than itself."""
+    if data.file.filename != file.filename or data.external or data.is_virtual:
+        raise ValueError(f"'{name}' lies in another file")
+    if data.shape is None or math.prod(data.chunks or ()) > max(math.prod(data.shape), 2**20):
+        raise ValueError(f"'{name}' is stored in pieces larger than itself")
+    return Source(name, data.shape, data.dtype.kind in "fiu", partial(data.__getitem__, ()))
 
 
 def _names(group: Any, attribute: str) -> list[str]:
@@ -172,13 +213,25 @@ def _names(group: Any, attribute: str) -> list[str]:
 def _open_npz(path: Path, stack: ExitStack) -> dict[str, Source]:
     try:
         file = stack.enter_context(path.open("rb"))  # numpy leaves it open where the archive is broken
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no zip file")  # numpy would try it as a pickle, and advise to allow that
         archive = np.load(file, allow_pickle=False)
-        arrays = {name: archive[name] for name in archive.files}
+        stack.enter_context(archive)
+        return {name: _npz_source(archive, name) for name in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError) as error:
         raise UserError(f"{path} is not a numpy archive of plain arrays ({_first_line(error)})") from None
     except Exception as error:  # zipfile and zlib raise types of their own on damaged archives
         raise UserError(f"{path} is damaged ({_first_line(error)}); fetch it again") from None
-    return {name: Source(name, array.shape, partial(np.asarray, array)) for name, array in arrays.items()}
+
+
+def _npz_source(archive: Any, name: str) -> Source:
+    """An array of which only the header has been read."""
+    member = name if name in archive.zip.namelist() else f"{name}.npy"
+    with archive.zip.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return Source(name, shape, dtype.kind in "fiu", partial(archive.__getitem__, name))
 
 
 def _open_torch(path: Path) -> dict[str, Source]:
@@ -190,9 +243,10 @@ def _open_torch(path: Path) -> dict[str, Source]:
         ) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: Source(name, tuple(t.shape), partial(_numpy, t)) for name, t in state.items()}
+        return {name: Source(name, tuple(t.shape), not t.is_complex(), partial(_numpy, t)) for name, t in state.items()}
     except Exception as error:  # torch raises many types for a file that is not a state dict
-        raise UserError(f"{path} is not a torch state dict ({_first_line(error)}); save model.state_dict()") from None
+        # torch itself would advise to load the file unsafely.
+        raise UserError(f"{path} is not a torch state dict ({type(error).__name__}); save model.state_dict()") from None
 
 
 def _numpy(tensor: Any) -> np.ndarray:

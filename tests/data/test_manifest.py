@@ -7,9 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imlenet_jax.data.manifest import MANIFEST, canonical, read_manifest, write_manifest
+from imlenet_jax.data.ptbxl import SUPERCLASSES
 from imlenet_jax.errors import UserError
 
-CONTENT = {"sampling_rate": 100, "ecg_id": [1, 2], "name": "Überleitung", "scaler": {"mean": -0.1, "std": 1e-300}}
+CONTENT = {
+    "fingerprint": "Überleitung",
+    "scaler": {"mean": -0.1, "std": 1e-300},
+    "source": {"name": "PTB-XL", "missing": []},
+    "sampling_rate": 100,
+    "length": 1000,
+    "leads": ["I", "II"],
+    "classes": list(SUPERCLASSES),
+    "statements": {"IMI": "MI"},
+    "ecg_id": [1, 2],
+    "patient_id": [7, 7],
+    "fold": [3, 3],
+    "scp_codes": [{"IMI": 80}, {}],
+    "calibrations": [{"gain": [1000.0, 200.5], "baseline": [0, -4]}],
+    "calibration": [0, 0],
+    "shards": [{"file": "shard-00000.npy", "records": 2, "crc32": "00c0ffee"}],
+}
 
 
 def test_comes_back_as_written(tmp_path):
@@ -33,7 +50,7 @@ def test_missing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "old, new", [('"sampling_rate":100', '"sampling_rate":500'), ("[1,2]", "[1, 2]"), ("}}", "}} ")]
+    "old, new", [('"sampling_rate":100', '"sampling_rate":500'), ("[1,2]", "[1, 2]"), ("}]}", "}]} ")]
 )
 def test_edited_by_hand(tmp_path, old, new):
     write_manifest(tmp_path, CONTENT)
@@ -60,6 +77,51 @@ def test_another_version(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match=r"is of version 2, but this program reads version 1: delete the folder and run"
     ):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("sampling_rate", 10**9),
+        ("sampling_rate", True),
+        ("length", 10**12),
+        ("leads", ["I", "I"]),
+        ("leads", []),
+        ("classes", ["NORM"]),
+        ("statements", {"IMI": "XYZ"}),
+        ("ecg_id", [1, 2**63]),
+        ("patient_id", [7]),
+        ("fold", [3, 11]),
+        ("calibration", [0, 1]),
+        ("calibration", [0, -1]),
+        ("scp_codes", [{"IMI": "80"}, {}]),
+        ("scp_codes", [{}]),
+        ("gain", {"calibrations": [{"gain": [0, 1], "baseline": [0, 0]}]}),
+        ("baseline", {"calibrations": [{"gain": [1, 1], "baseline": [0, 2**40]}]}),
+        ("scaler", {"mean": 0, "std": -1}),
+        ("source", {"name": 5, "missing": []}),
+        ("fingerprint", None),
+        ("file", {"shards": [{"file": "../shard-00000.npy", "records": 2, "crc32": "00c0ffee"}]}),
+        ("crc32", {"shards": [{"file": "shard-00000.npy", "records": 2, "crc32": "-00c0ffe"}]}),
+        ("records", {"shards": [{"file": "shard-00000.npy", "records": 3, "crc32": "00c0ffee"}]}),
+        ("records", {"shards": []}),
+    ],
+)
+def test_a_manifest_made_to_deceive_is_refused_by_its_entry(tmp_path, name, value):
+    changed = {name: value} if name in CONTENT else value
+    write_manifest(tmp_path, CONTENT | changed)  # with a checksum that holds
+    with pytest.raises(UserError, match=rf"manifest\.json has an entry that no shards have \(.*{name}"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("name", CONTENT)
+@pytest.mark.parametrize("value", [None, 5, "x", [[]], {"a": {}}])
+def test_an_entry_of_another_kind_is_refused(tmp_path, name, value):
+    if (name, value) in (("scaler", None), ("fingerprint", "x")):
+        return
+    write_manifest(tmp_path, CONTENT | {name: value})
+    with pytest.raises(UserError, match="has an entry that no shards have"):
         read_manifest(tmp_path)
 
 

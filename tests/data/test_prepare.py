@@ -3,6 +3,9 @@
 import errno
 import fcntl
 import json
+import shutil
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -239,6 +242,75 @@ def test_a_second_process_waits_and_then_finds_all_done(tiny_ptbxl, out, capfd):
         fcntl.flock(lock, fcntl.LOCK_UN)
         thread.join()
     assert done[0].records == 24
+
+
+PREPARE = """
+import sys, pathlib
+from imlenet_jax.data import prepare
+prepare.SHARD_SAMPLES = 5000
+print(prepare.prepare_shards(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), progress=False).records)
+"""
+
+
+def test_of_two_processes_one_works_and_the_other_finds_all_done(tiny_ptbxl, out):
+    command = [sys.executable, "-c", PREPARE, tiny_ptbxl.path, out]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted(int(text) for text, _ in said) == [0, 24]
+    dataset = open_shards(out)
+    dataset.verify()
+    np.testing.assert_array_equal(dataset.signals(range(24)), tiny_ptbxl.signals)
+
+
+@pytest.mark.parametrize("place", ["folder", "shard"])
+def test_shards_that_are_removed_in_mid_run_are_missed(tiny_ptbxl, out, monkeypatch, place):
+    write = convert.write_atomically
+
+    def remove(path, data):
+        if path.name == "shard-00003.json":
+            shutil.rmtree(out) if place == "folder" else (out / "shard-00000.npy").unlink()
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(convert, "write_atomically", remove)
+        with pytest.raises(UserError, match=r"shard-0000\d.npy was removed while the other shards were made: run"):
+            run(tiny_ptbxl, out, workers=1)
+    assert_nothing_to_open(out)
+    assert run(tiny_ptbxl, out).records > 0
+    open_shards(out).verify()
+
+
+def test_a_source_that_is_removed_in_mid_run_is_missed(tiny_ptbxl, out, monkeypatch):
+    write = convert.write_atomically
+
+    def remove(path, data):
+        shutil.rmtree(tiny_ptbxl.path, ignore_errors=True)
+        write(path, data)
+
+    monkeypatch.setattr(convert, "write_atomically", remove)
+    with pytest.raises(UserError, match=r"there is no .*: restore the record from PTB-XL"):
+        run(tiny_ptbxl, out, workers=1)
+    assert_nothing_to_open(out)
+
+
+def test_a_file_that_cannot_grow_leaves_what_was_there_valid(tiny_ptbxl, out, file_size_limit):
+    file_size_limit(60_000)
+    with pytest.raises(OSError, match="File too large") as error:
+        run(tiny_ptbxl, out)
+    assert error.value.filename.startswith(str(out))
+    assert_nothing_to_open(out)
+    assert not list(out.glob(".*.tmp"))
+
+
+def test_a_part_that_was_changed_is_made_again(tiny_ptbxl, out, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("imlenet_jax.data.prepare.write_manifest", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(tiny_ptbxl, out)
+    tiny_ptbxl.edit(out / "shard-00002.json", '"flat":[]', '"flat":[[1,"I"]]')
+    assert run(tiny_ptbxl, out).records == 5
+    assert read_manifest(out)["flat_leads"] == []
 
 
 def test_the_manifest_is_strict_json_with_a_checksum_per_shard(tiny_ptbxl, out):

@@ -2,6 +2,7 @@
 
 import csv
 import tempfile
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -83,17 +84,9 @@ def test_a_missing_column_is_named(tiny_ptbxl, column):
     [
         ("scp_codes", "{'NORM': ", r"scp_codes of ecg_id 3 in .* is \"\{'NORM': \", which is not a dictionary such as"),
         ("scp_codes", "", "scp_codes of ecg_id 3 in .* is '', which is not a dictionary"),
-        ("scp_codes", "{'NORM': 1e999}", "not a dictionary whose values are finite likelihoods"),
-        ("scp_codes", "{'NORM': 'high'}", "not a dictionary whose values are likelihoods"),
-        ("scp_codes", "{1: 100.0}", "not a dictionary whose keys are statements"),
-        ("strat_fold", "11", "strat_fold of ecg_id 3 in .* is '11', which is not a fold from 1 to 10"),
         ("strat_fold", "", "which is not a fold from 1 to 10"),
         ("patient_id", "nan", "patient_id of ecg_id 3 in .* is 'nan', which is not a whole number"),
-        ("ecg_id", "3.5", "ecg_id of data row 3 of .* is '3.5', which is not a whole number"),
-        ("ecg_id", "2", "has ecg_id 2 more than once"),
-        ("filename_lr", "../../etc/passwd", "not the path of a record inside the folder"),
         ("filename_lr", "/etc/passwd", "not the path of a record inside the folder"),
-        ("filename_lr", "", "not the path of a record inside the folder"),
     ],
 )
 def test_an_unreadable_cell_is_named(tiny_ptbxl, column, value, sentence):
@@ -123,6 +116,25 @@ def test_a_table_without_rows_and_a_missing_one(tiny_ptbxl):
     path.unlink()
     with pytest.raises(UserError, match=r"there is no ptbxl_database.csv in .*: --data_dir must be a PTB-XL folder"):
         read_metadata(path)
+
+
+def test_a_table_of_junk_rows_is_refused_at_its_first(tiny_ptbxl):
+    path = tiny_ptbxl.path / "ptbxl_database.csv"
+    with open(path, "a") as file:
+        file.write("x\n" * 1_000_000)  # all of them as dictionaries would take a gigabyte
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"ecg_id of data row 25 of .* is 'x', which is not a whole number"):
+        read_metadata(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_a_table_far_larger_than_ptbxls_is_not_read(tiny_ptbxl):
+    with open(tiny_ptbxl.path / "ptbxl_database.csv", "r+b") as file:
+        file.truncate(2**26 + 1)  # sparse
+    with pytest.raises(UserError, match="has more than 64 MiB"):
+        read_metadata(tiny_ptbxl.path / "ptbxl_database.csv")
 
 
 def test_a_table_without_recordings_at_a_rate_says_so(tiny_ptbxl):

@@ -1,13 +1,16 @@
 """Prepared recordings: gathering, decoding, scaling, and damage that is noticed."""
 
 import shutil
+import zlib
 
 import numpy as np
 import pytest
 
+from imlenet_jax.data.loader import prefetch, select, train_batches
 from imlenet_jax.data.prepare import prepare
-from imlenet_jax.data.shards import open_shards
+from imlenet_jax.data.shards import OpenShard, Shard, open_shards
 from imlenet_jax.errors import UserError
+from imlenet_jax.files import write_atomically
 
 
 @pytest.fixture
@@ -94,3 +97,62 @@ def test_the_fingerprint_is_of_the_data_not_of_the_place(tiny_ptbxl, shards, tmp
     tiny_ptbxl.write(0, tiny_ptbxl.signals[0] + 1)
     changed = open_shards(prepare(tiny_ptbxl.path, tmp_path / "changed", progress=False))
     assert changed.fingerprint != open_shards(shards).fingerprint
+
+
+def _other_samples(path):
+    """The shard's bytes with other samples."""
+    data = bytearray(path.read_bytes())
+    data[-1000:] = bytes(1000)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("change", ["replaced", "removed", "folder removed"])
+def test_a_shard_in_use_that_is_replaced_or_removed_holds(tiny_ptbxl, shards, change):
+    dataset, path = open_shards(shards), shards / "shard-00000.npy"
+    dataset.signals([0])
+    if change == "replaced":
+        write_atomically(path, _other_samples(path))
+    elif change == "removed":
+        path.unlink()
+    else:
+        shutil.rmtree(shards)
+    np.testing.assert_array_equal(dataset.signals([4, 0]), tiny_ptbxl.signals[[4, 0]])
+
+
+@pytest.mark.parametrize("content", ["other samples", "cut", "empty"])
+def test_a_shard_in_use_that_is_written_to_says_so(shards, content):
+    dataset, path = open_shards(shards), shards / "shard-00000.npy"
+    dataset.signals([0])
+    data = {"other samples": _other_samples(path), "cut": path.read_bytes()[:-1], "empty": b""}[content]
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"shard-00000\.npy was written to while it was in use: delete the folder"):
+        dataset.signals([4])
+
+
+def test_training_says_that_a_shard_was_written_to(shards):
+    split = select(open_shards(shards), tuple(range(1, 9)), "training")
+    batches = prefetch(train_batches(split, 1, 0, 0), lambda batch: batch, size=1)
+    next(batches)
+    for path in shards.glob("shard-*"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"was written to while|does not match its checksum"):
+        list(batches)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((5, 1000, 12), "<i4"), np.zeros((4, 1000, 12), "<i2"), np.asfortranarray(np.zeros((5, 1000, 12), "<i2"))],
+)
+def test_a_shard_whose_checksum_holds_must_be_what_the_manifest_says(shards, array):
+    np.save(shards / "shard-00000.npy", array)
+    shard = Shard("shard-00000.npy", 5, zlib.crc32((shards / "shard-00000.npy").read_bytes()))
+    with pytest.raises(UserError, match=r"shard-00000\.npy is not 5 records of 1000 samples"):
+        OpenShard(shards, shard, 1000, 12)
+
+
+def test_a_shard_that_is_a_pickle_is_not_loaded(shards, tmp_path):
+    array = np.array([{"a": 1}], dtype=object)
+    np.save(shards / "shard-00000.npy", array, allow_pickle=True)
+    shard = Shard("shard-00000.npy", 5, zlib.crc32((shards / "shard-00000.npy").read_bytes()))
+    with pytest.raises(UserError, match="is not 5 records"):
+        OpenShard(shards, shard, 1000, 12)

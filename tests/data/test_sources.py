@@ -206,3 +206,44 @@ def test_leads_of_a_record_keep_their_names(ptbxl_folder):
     source = read_source(ptbxl_folder / "records500/00000/00001_hr.hea")
     assert [lead.casefold() for lead in source.leads] == [lead.casefold() for lead in LEADS]
     assert (source.sampling_rate, source.signal.shape, set(source.units)) == (500, (5000, 12), {"mV"})
+
+
+@settings(deadline=None)
+@given(
+    st.binary(max_size=200)
+    | st.tuples(st.integers(0, len(HEADER) - 1), st.integers(0, 9), st.binary(max_size=9)).map(
+        lambda cut: HEADER.encode()[: cut[0]] + cut[2] + HEADER.encode()[cut[0] + cut[1] :]
+    )
+)
+@pytest.mark.filterwarnings("ignore")
+def test_any_header_is_a_recording_or_a_user_error(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("wfdb")
+    (folder / "rec.dat").write_bytes(bytes(2 * 3 * 30))
+    (folder / "rec.hea").write_bytes(data)
+    try:
+        source = read_source(folder / "rec.hea")
+    except UserError as error:
+        assert str(folder) in str(error)
+    else:
+        assert source.signal.shape == (len(source.signal), len(source.leads)) and len(source.signal)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 127), st.integers(0, 9), st.binary(max_size=9))
+def test_any_npy_is_numbers_or_a_user_error(tmp_path_factory, at, length, new):
+    path = tmp_path_factory.mktemp("npy") / "a.npy"
+    np.save(path, SIGNAL)
+    data = path.read_bytes()
+    path.write_bytes(data[:at] + new + data[at + length :])
+    try:
+        source = read_source(path, TABLE)
+    except UserError as error:
+        assert str(path) in str(error)
+    else:
+        assert source.signal.shape[1] == 3 and source.signal.dtype == np.float64
+
+
+def test_a_csv_of_too_many_values_is_refused_while_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("imlenet_jax.data.sources.MAX_VALUES", 50)
+    with pytest.raises(UserError, match=r"a\.csv has more than 50 values: cut it into parts"):
+        read_source(write_csv(tmp_path / "a.csv"), TABLE)

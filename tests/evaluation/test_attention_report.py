@@ -8,7 +8,7 @@ from imlenet_jax.evaluation.attention_summary import Weights, mean_weights, per_
 
 def test_classes_without_records_have_no_panel():
     labels = np.array([[1, 0], [1, 0]])
-    frame = mean_weights(np.array([[0.25, 0.75], [0.5, 0.5]]), labels, ["MI", "HYP"], ["I", "$V_1$"], resamples=10)
+    frame = mean_weights(np.array([[0.25, 0.75], [0.5, 0.5]]), labels, ["MI", "HYP"], ["I", "$V_$"], resamples=10)
     figure = draw_means(frame, "title", "lead")
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["all, 2 records", "MI, 2 records"]

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imlenet_jax.errors import UserError
+from imlenet_jax.evaluation.attention_report import png
 from imlenet_jax.evaluation.comparison import (
     METRICS,
     Predictions,
@@ -120,6 +121,18 @@ def test_a_better_network_is_told_from_an_equal_one():
     assert table.count("macro_auc") == 3 and "Differences: from good (1)" in table
     panels = draw_comparison(report).axes
     assert [panel.get_title(loc="left").split()[0] for panel in panels] == list(METRICS)
+
+
+def test_names_of_networks_are_not_typeset():
+    report = compare([predictions(1.0, "$x_$"), predictions(2.0, "$\\frac$")], resamples=10, seed=0)
+    assert png(draw_comparison(report))[:4] == b"\x89PNG"
+
+
+def test_a_file_far_larger_than_any_predictions_is_not_read(tmp_path):
+    with open(tmp_path / "p.csv", "wb") as file:
+        file.truncate(2**26 + 1)  # sparse
+    with pytest.raises(UserError, match=r"p\.csv is not a file of predictions \(it has more than 67,108,864 bytes"):
+        read_predictions(tmp_path / "p.csv")
 
 
 def test_p_of_differences():

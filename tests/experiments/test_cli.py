@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from experiments.cli import Parser, boolean, execute, folds, number, positive_float
+from experiments.cli import Parser, boolean, check_folds, execute, folds, number, positive_float
 from imlenet_jax.errors import UserError
 
 
@@ -49,6 +49,16 @@ def test_other_ends(ended):
     assert ended(KeyboardInterrupt()) == (130, "interrupted\n")
     sentence = "error: the memory does not suffice: choose a smaller --batchsize or a smaller network\n"
     assert ended(MemoryError()) == ended(RuntimeError("RESOURCE_EXHAUSTED: 16 TB")) == (2, sentence)
+
+
+def test_names_from_files_do_not_break_the_line_or_speak_to_the_terminal(ended):
+    assert ended(UserError("a\nb\x1b[31m\x9b\u2028 é")) == (2, "error: a\\nb\\x1b[31m\\x9b\\u2028 é\n")
+
+
+def test_folds_that_are_apart_pass_and_others_are_named():
+    check_folds(train_folds=(1, 2), val_folds=(9,), test_folds=(10,))
+    with pytest.raises(UserError, match="--val_folds shares fold 3 with --test_folds: choose folds that are apart"):
+        check_folds(train_folds=(1, 2), val_folds=(3, 4), test_folds=(4, 3))
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EBADF, "Bad file descriptor"), RuntimeError("INTERNAL"), KeyError(1)])

@@ -55,7 +55,7 @@ def test_train_then_test(here, synthetic_shards, monkeypatch, capsys):
 
     test = ["--test_folds", "9,10", "--temperature", "True"]
     assert _call(monkeypatch, experiments.test, *flags, *test) == 2
-    assert "--temperature True is fitted on --val_folds: test on other folds" in capsys.readouterr().err
+    assert "--val_folds shares fold 9 with --test_folds: choose folds that are apart" in capsys.readouterr().err
     assert _call(monkeypatch, experiments.test, *flags, *test, "--val_folds", 8) == 0
     shown = capsys.readouterr().out
     assert "macro_auc" in shown and "published" not in shown.casefold()  # the records are synthetic
@@ -85,19 +85,8 @@ def test_train_then_test(here, synthetic_shards, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--model", "resnet"], "error: --model 'resnet' is unknown: choose one of imle_net, mousavi"),
-        (["--epochs", "0"], "'0' is not a whole number of at least 1"),
-        (["--loggr", "perhaps"], "'perhaps' is neither True nor False"),
-        (["--sub", "True"], "--sub True, the sub-diagnosis of MI, is not available"),
-        (["--train_folds", "1-11"], "names folds outside 1 to 10"),
-        (["--train_folds", "1-9"], "shares folds with --val_folds or --test_folds"),
         (["--data_dir", "nowhere"], "--data_dir nowhere: no such folder"),
         (["--data_dir", "."], "ptbxl_database.csv"),
-        (["--config", "{"], "is not a JSON object"),
-        (["--config", '{"depth": 3}'], "imle_net has no option 'depth'"),
-        (["--batchsize", "4096"], "--batchsize 4096 is larger than the"),
-        (["--lr", "nan"], "'nan' is not a finite number"),
-        (["--speed", "9"], "unrecognized arguments: --speed 9"),
         (["--num_devices", "99"], "--num_devices 99: there are 8"),
         (["--config", '{"lstm_units": 10000000}'], "'lstm_units' takes whole numbers from 1 to 1000000"),
         (["--drop_last", "False", "--num_devices", "8", "--batchsize", "56"], "leaves a last batch of"),

@@ -1,5 +1,8 @@
 """Weights of the originals: the stored networks compute what they did; files that do not fit are refused."""
 
+import pickle
+from pathlib import Path
+
 import h5py
 import jax
 import numpy as np
@@ -156,7 +159,99 @@ def test_files_of_another_kind_are_refused(model, name, content, sentence, tmp_p
         import_weights(model, tmp_path / name)
 
 
+class Bomb:
+    """What a pickle runs when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
 def test_pickled_arrays_are_never_loaded(tmp_path):
-    np.savez(tmp_path / "w.npz", **{"fc.weight": np.array([{}], dtype=object)})
-    with pytest.raises(UserError, match="not a numpy archive of plain arrays"):
-        import_weights("ecgnet", tmp_path / "w.npz")
+    config, layers = _arrays("ecgnet")
+    arrays = _state_dict(layers)
+    arrays["fc.bias"] = np.full(arrays["fc.bias"].shape, Bomb(tmp_path / "ran"), dtype=object)
+    np.savez(tmp_path / "w.npz", **arrays)
+    with pytest.raises(UserError, match=r"w\.npz does not fit ecgnet: 'fc.bias' holds no numbers"):
+        import_weights("ecgnet", tmp_path / "w.npz", config)
+    (tmp_path / "w.pt").write_bytes(pickle.dumps({"fc.bias": Bomb(tmp_path / "ran")}))
+    with pytest.raises(UserError, match=r"is not a torch state dict|needs torch"):
+        import_weights("ecgnet", tmp_path / "w.pt", config)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_archive_that_unpacks_to_far_more_is_refused_before_it_is_unpacked(tmp_path):
+    np.savez_compressed(tmp_path / "w.npz", **{"fc.bias": np.zeros((2**26,), np.int8)})
+    assert (tmp_path / "w.npz").stat().st_size < 2**20
+    with pytest.raises(UserError, match=r"holds 67,108,992 bytes; the weights of ecgnet have .*: it is another file"):
+        import_weights("ecgnet", tmp_path / "w.npz", make_config("ecgnet", TINY["ecgnet"]))
+
+
+def _first_dataset(file):
+    found = []
+    file.visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
+    return found[0]
+
+
+def _h5_with(tmp_path, spoil):
+    """A keras file of a tiny mousavi, whose first array `spoil` writes anew into its group under its name."""
+    config, layers = _arrays("mousavi")
+    _write_h5(tmp_path / "w.h5", layers)
+    with h5py.File(tmp_path / "w.h5", "r+") as file:
+        dataset = _first_dataset(file)
+        group, name, array = dataset.parent, dataset.name.rsplit("/", 1)[-1], dataset[()]
+        del group[name]
+        spoil(group, name, array)
+    return tmp_path / "w.h5", config
+
+
+def _in_another_file(group, name, array):
+    with h5py.File(group.file.filename + ".other", "w") as other:
+        other["x"] = array
+    group[name] = h5py.ExternalLink(group.file.filename + ".other", "x")
+
+
+def _raw_in_another_file(group, name, array):
+    secret = Path(group.file.filename + ".secret")
+    secret.write_bytes(array.tobytes())
+    group.create_dataset(name, array.shape, array.dtype, external=[(str(secret), 0, array.nbytes)])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (_in_another_file, "lies in another file"),
+        (_raw_in_another_file, "lies in another file"),
+        (lambda group, name, array: group.create_dataset(name, data=h5py.Empty("f4")), "larger than itself"),
+        (
+            lambda group, name, array: group.create_dataset(
+                name, array.shape, "f4", chunks=(2**21, *array.shape[1:]), maxshape=(None,) * array.ndim
+            ),
+            "in pieces larger than itself",
+        ),
+        (lambda group, name, array: group.create_dataset(name, array.shape, h5py.string_dtype()), "holds no numbers"),
+        (lambda group, name, array: group.create_dataset(name, (2**20,) * 3, "f4", chunks=(8, 8, 8)), "has shape"),
+        (lambda group, name, array: group.create_dataset(name, data=array.astype("f8") * 1e300), "infinite"),
+        (lambda group, name, array: group.create_group(name), "is not a keras weight file"),
+    ],
+)
+def test_hostile_keras_files_are_refused(tmp_path, spoil, sentence):
+    path, config = _h5_with(tmp_path, spoil)
+    with pytest.raises(UserError, match=sentence):
+        import_weights("mousavi", path, config)
+
+
+def test_pieces_that_cannot_be_unpacked_are_named(tmp_path):
+    def compress(group, name, array):
+        group.create_dataset(name, data=array, compression="gzip", chunks=array.shape)
+
+    path, config = _h5_with(tmp_path, compress)
+    data = path.read_bytes()
+    with h5py.File(path) as file:
+        chunk = _first_dataset(file).id.get_chunk_info(0)
+    middle = chunk.byte_offset + chunk.size // 2
+    path.write_bytes(data[:middle] + bytes(20) + data[middle + 20 :])
+    with pytest.raises(UserError, match=r"w\.h5: '.*' is damaged .*; fetch the file again"):
+        import_weights("mousavi", path, config)
