@@ -148,7 +148,8 @@ class Trainer:
         step = partial(train_step, network, self._optimizer, axis_name=devices.axis_name)
         self._step = devices.compile_step(partial(several_steps, step) if recipe.steps_per_call > 1 else step)
         # On the devices once: a step is then given nothing but a batch.
-        self._constants = devices.put_everywhere((self._records(), Scaler(*meta.scaling), np.uint32(recipe.seed)))
+        scaler = jax.tree.map(np.float32, meta.scaling)  # several processes compare what they put, in float32
+        self._constants = devices.put_everywhere((self._records(), scaler, np.uint32(recipe.seed)))
 
     def start(self, at: Start | None = None) -> TrainState:
         """The state before the first step, or that of a checkpoint."""
