@@ -146,7 +146,8 @@ class Trainer:
         self._optimizer = make_optimizer(meta.model, recipe.lr)
         network = create_model(meta.model, meta.network_config, devices.axis_name, DTYPES[recipe.dtype])
         step = partial(train_step, network, self._optimizer, axis_name=devices.axis_name)
-        self._step = devices.compile_step(partial(several_steps, step) if recipe.steps_per_call > 1 else step)
+        self._plain_step = partial(several_steps, step) if recipe.steps_per_call > 1 else step
+        self._step = devices.compile_step(self._plain_step)
         # On the devices once: a step is then given nothing but a batch.
         scaler = jax.tree.map(np.float32, meta.scaling)  # several processes compare what they put, in float32
         self._constants = devices.put_everywhere((self._records(), scaler, np.uint32(recipe.seed)))
@@ -224,10 +225,17 @@ class Trainer:
         return epoch_order(len(self._train), self._recipe.seed, epoch)
 
     def _call(self, state: TrainState, batch: Any, epoch: int, step: int) -> tuple[TrainState, Outcome]:
+        debug = jax.config.jax_debug_nans  # type: ignore[attr-defined]  # with it the state given is not used up
         try:
-            return self._step(state, batch, *self._constants)
-        except FloatingPointError as error:  # of --debug_nans
+            after, outcome = self._step(state, batch, *self._constants)
+            # JAX itself does not look at the results of every compiled function.
+            if not debug or _all_finite((outcome, self._devices.get_state(after))):
+                return after, outcome
+            with jax.disable_jit():
+                self._plain_step(state, batch, *self._constants)
+        except FloatingPointError as error:
             raise self._not_finite(_origin(error), epoch, step) from error
+        raise self._not_finite("a value became infinite, or NaN in the compiled step only,", epoch, step)
 
     def _read(self, outcome: Outcome, outcomes: list[Unfinished], losses: list[float], epoch: int) -> None:
         """Append the outcome of a call, once it is there, to those before it."""
@@ -240,7 +248,7 @@ class Trainer:
 
     def _check_weights(self, state: TrainState, epoch: int, step: int) -> None:
         whole = self._devices.get_state(state)
-        if not all(np.isfinite(array).all() for array in jax.tree.leaves(jax.device_get(whole))):
+        if not _all_finite(whole):
             raise self._not_finite("a weight or a statistic became NaN or infinite", epoch, step)
 
     def _not_finite(self, what: str, epoch: int, step: int) -> NotFinite:
@@ -302,11 +310,15 @@ def _joined(outcomes: list[Unfinished]) -> Unfinished:
     return Unfinished(*(np.concatenate(arrays) for arrays in zip(*outcomes, strict=True)))
 
 
+def _all_finite(tree: Any) -> bool:
+    return all(np.isfinite(array).all() for array in jax.tree.leaves(jax.device_get(tree)))
+
+
 def _origin(error: FloatingPointError) -> str:
-    """Where `jax_debug_nans` has met the first NaN: the innermost line of ours."""
-    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "imlenet_jax/models" in frame.filename]
-    where = f" at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
-    return f"{(str(error).splitlines() or ['a value became NaN'])[0].rstrip('.')}{where}"
+    """The operation that made the first NaN, and where in the networks or the step it is."""
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "imlenet_jax" in frame.filename]
+    where = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
+    return f"{str(error).splitlines()[0]}{where}"
 
 
 def _validation_row(logits: np.ndarray, validation: Split) -> Row:

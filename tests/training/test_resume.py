@@ -214,6 +214,14 @@ def test_a_loss_that_is_no_number_keeps_what_was_good(run):
     assert not saved(run.folder / "infinite")
 
 
+def test_the_operation_that_makes_a_nan_is_named(run):
+    with (
+        jax.debug_nans(True),
+        pytest.raises(NotFinite, match=r"invalid value \(nan\) .* \(\w+.py, line \d+\) in epoch 1"),
+    ):
+        run("debugged", recipe=Recipe(batchsize=8, epochs=1, lr=1e30))
+
+
 def test_patience_follows_from_the_history():
     rows = [{"epoch": i, "val_macro_auc": score} for i, score in enumerate([0.5, 0.6, 0.60005, 0.6], 1)]
     selection = Selection(2, rows[:3])
