@@ -33,7 +33,7 @@ from imlenet_jax.training.checkpoint import UNFINISHED, load_meta, saved
 
 MODEL = "rajpurkar"  # has BatchNorm, dropout and clipped gradients
 CONFIG = {"kernel_size": 4, "filters": 4, "blocks": 3, "widen_every": 2}
-RECORDS, BATCHSIZE = 400, 8
+RECORDS, BATCHSIZE, EPOCHS = 400, 8, 20
 MOMENTS = ("any time", "in a step", "in a save")
 PREDICT = """
 import hashlib, sys, numpy, imlenet_jax
@@ -74,7 +74,10 @@ def run(args: argparse.Namespace) -> None:
 def print_results(results: dict[str, Any]) -> None:
     """One line per promise."""
     kills, memory, readers = results["kills"], results["memory"], results["readers"]
-    print(f"kills survived: {kills['survived']} of {kills['kills']} ({kills['moments']})")
+    moments = ", ".join(f"{number} {moment}" for moment, number in kills["moments"].items())
+    print(
+        f"kills survived: {kills['kills']} ({moments}) in {kills['runs']} run(s) of {kills['steps_of_a_run']:,} steps"
+    )
     print(f"bit-identical: {'yes' if kills['bit_identical'] else 'no'} ({kills['compared']})")
     print(f"bytes lost: {kills['bytes_lost']} of {kills['bytes_compared']:,}")
     print(
@@ -85,34 +88,38 @@ def print_results(results: dict[str, Any]) -> None:
 
 
 def kills(folder: Path, count: int, rng: random.Random) -> dict[str, Any]:
-    """Kill a training `count` times, let it end, and compare it with one that was never stopped."""
-    epochs = max(2, count)
-    _train(folder, "whole", epochs).wait()
+    """Kill trainings `count` times in all, let them end, and compare each with one that was never stopped."""
+    _finish(folder, "whole")
     moments: Counter[str] = Counter()
-    survived = 0
-    while survived < count:
-        process = _train(folder, "killed", epochs)
-        asked = MOMENTS[survived % len(MOMENTS)]
-        if not _wait_for(asked, process, folder / "killed/checkpoints" / MODEL, rng):
-            raise UserError(f"the training ended after {survived} kills: choose fewer --kills")
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        survived += 1
-        moments[_where(folder / "killed/checkpoints" / MODEL)] += 1
-    if _train(folder, "killed", epochs).wait():
-        raise UserError(f"the training does not go on after the last kill: {_last_line(folder / 'killed')}")
-    compared = {name: compare(folder / "whole", folder / "killed", name) for name in ("checkpoints", "logs")}
-    different = sum(d for d, _ in compared.values())
+    runs = ["killed-1"]
+    while moments.total() < count:
+        checkpoints = folder / runs[-1] / "checkpoints" / MODEL
+        process = _train(folder, runs[-1], EPOCHS)
+        if _wait_for(MOMENTS[moments.total() % len(MOMENTS)], process, checkpoints, rng):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            moments[_where(checkpoints)] += 1
+        else:  # it went on to its end in between
+            _finish(folder, runs[-1])
+            runs.append(f"killed-{len(runs) + 1}")
+    _finish(folder, runs[-1])
+    compared = [compare(folder / "whole", folder / run, what) for run in runs for what in ("checkpoints", "logs")]
+    different, sizes = (sum(numbers) for numbers in zip(*compared, strict=True))
     return {
         "kills": count,
-        "survived": survived,
         "moments": dict(moments),
-        "epochs": epochs,
+        "runs": len(runs),
+        "steps_of_a_run": _steps(folder / "whole"),
         "bit_identical": different == 0,
         "compared": "parameters, optimizer state, BatchNorm statistics, metric history, TensorBoard",
         "bytes_lost": different,
-        "bytes_compared": sum(size for _, size in compared.values()),
+        "bytes_compared": sizes,
     }
+
+
+def _finish(folder: Path, name: str) -> None:
+    if _train(folder, name, EPOCHS).wait():
+        raise UserError(f"the training {name} fails: {_last_line(folder / name)}")
 
 
 def _train(folder: Path, name: str, epochs: int, *flags: str) -> subprocess.Popen:
