@@ -189,7 +189,7 @@ def _begin(
         print(f"earlier logs moved to {old} and beside it")
     history = start.meta.history if start else []
     log = stack.enter_context(RunLog(args.log_dir, name, meta.training, args.loggr, history))  # before checkpoints move
-    if start is None and (old := move_aside(folder)):
+    if args.resume is False and (old := move_aside(folder)):
         print(f"earlier checkpoints moved to {old}")
     if start is not None:
         print(f"{name}: goes on from {start}")

@@ -118,6 +118,17 @@ def test_a_checkpoint_of_another_format_is_refused(classifier_folder):
         read_meta(classifier_folder)
 
 
+def test_a_checkpoint_from_before_runs_could_continue_is_read(classifier_folder):
+    path = classifier_folder / "0" / "meta" / "metadata"
+    told = json.loads(path.read_text())
+    for name in ("step", "history", "records", "checksums"):
+        del told[name]
+    path.write_text(json.dumps(told))
+    meta, variables = load_variables(classifier_folder)
+    assert meta.checksums == {} and meta.records is None
+    jax.tree.map(np.testing.assert_array_equal, dict(variables), dict(_variables("imle_net", meta.network_config)))
+
+
 def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"no checkpoint can be written to .*file/run \(Not a directory\)"):
