@@ -174,12 +174,13 @@ class Trainer:
             NotFinite: the loss or a weight stopped being a number.
             Stopped: `watch` wanted it; `save` was called before.
         """
-        steps, watch = self.steps, watch or Watch()
+        recipe, steps, watch = self._recipe, self.steps, watch or Watch()
         outcomes = [unfinished] if unfinished is not None else []
         losses: list[float] = unfinished.losses.tolist() if unfinished is not None else []
         begun, first = time.perf_counter(), len(losses)
         done, waiting = first, None
-        with tqdm(total=steps, initial=first, desc=self._title(epoch), disable=not is_first_process()) as bar:
+        title = f"epoch {epoch}/{recipe.epochs}"
+        with tqdm(total=steps, initial=first, desc=title, disable=not is_first_process()) as bar:
             for batch in self._batches(epoch, first):
                 state, outcome = self._call(state, batch, epoch, done)
                 done += np.size(outcome.loss)
@@ -210,16 +211,13 @@ class Trainer:
             "train_macro_auc": float(macro_auc_present(labels, logits)),
             "train_mean_accuracy": float(mean_accuracy(labels, sigmoid(logits))),
         }
-        return state, row, (len(logits) - first * self._recipe.batchsize) / seconds
+        return state, row, (len(logits) - first * recipe.batchsize) / seconds
 
     @property
     def steps(self) -> int:
         """Steps of an epoch."""
         records, size = len(self._train), self._recipe.batchsize
         return records // size if self._recipe.drop_last else -(-records // size)
-
-    def _title(self, epoch: int) -> str:
-        return f"epoch {epoch}/{self._recipe.epochs}"
 
     def _order(self, epoch: int) -> np.ndarray:
         return epoch_order(len(self._train), self._recipe.seed, epoch)
