@@ -216,9 +216,9 @@ def read_events(folder: Path) -> Iterator[tuple[int, str, float]]:
 
 
 def memory(folder: Path, steps: int) -> dict[str, Any]:
-    """The resident memory of a training, over its steps but for the first quarter."""
+    """The resident memory of a training in the second half of its steps; it saves within epochs once in 100 steps."""
     epochs = 1 + steps // (_steps(folder / "whole") // _epochs(folder / "whole"))
-    process, points = _train(folder, "long", epochs), []
+    process, points = _train(folder, "long", epochs, "--save_every_steps", "100"), []
     output = folder / "long/output.txt"
     while process.poll() is None:
         done = re.findall(r"^epoch (\d+): ", output.read_text(), re.MULTILINE)
@@ -230,7 +230,7 @@ def memory(folder: Path, steps: int) -> dict[str, Any]:
     if process.returncode:
         raise UserError(f"the long training failed: {_last_line(folder / 'long')}")
     per_epoch = _steps(folder / "long") / epochs
-    late = np.array([(epoch * per_epoch, size) for epoch, size in points if epoch >= epochs / 4])
+    late = np.array([(epoch * per_epoch, size) for epoch, size in points if epoch >= epochs / 2])
     return {
         "steps": _steps(folder / "long"),
         "from_step": int(late[0, 0]),
