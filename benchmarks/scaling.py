@@ -138,7 +138,7 @@ def epoch_seconds(args: argparse.Namespace, train: Split, batchsize: int, device
     rows: list[dict[str, float]] = []
     meta = describe(args.model, config_for(args.model, train, args.config), train)
     recipe = Recipe(batchsize=batchsize, epochs=args.epochs + 1, patience=args.epochs + 1)
-    nowhere: Any = SimpleNamespace(save=lambda *_: None)
+    nowhere: Any = SimpleNamespace(save=lambda *_: None, finish=lambda: None)
     fit(meta, train, resized(train, batchsize), recipe, Devices(devices), nowhere, rows.append)
     used = len(train) - len(train) % batchsize
     return [used / row["records_per_second"] for row in rows[1:]]

@@ -56,6 +56,11 @@ def boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"'{text}' is neither True nor False")
 
 
+def auto_or_boolean(text: str) -> bool | str:
+    """`auto`, `True` or `False`."""
+    return text if text == "auto" else boolean(text)
+
+
 def positive_int(text: str) -> int:
     """An integer of at least 1."""
     try:

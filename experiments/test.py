@@ -35,6 +35,7 @@ from imlenet_jax.models import MODELS, create_model, entry
 from imlenet_jax.training.checkpoint import Meta, load_variables
 from imlenet_jax.training.loop import Predictor
 from imlenet_jax.training.parallel import Devices, print_devices
+from imlenet_jax.training.seen import seen_records
 
 
 def main() -> None:
@@ -44,6 +45,9 @@ def main() -> None:
     add_data_flags(parser)
     add_run_flags(parser)
     add_checkpoint_flags(parser)
+    parser.add_argument(
+        "--allow_seen", type=boolean, default=False, help="test even on records that trained the network"
+    )
     parser.add_argument(
         "--temperature",
         type=boolean,
@@ -80,6 +84,7 @@ def test_one(args: argparse.Namespace, name: str, devices: Devices) -> dict[str,
     dataset = open_dataset(args.data_dir, meta.sampling_rate, allow_missing=args.allow_missing, verify=args.verify)
     check(meta, args.model, dataset)
     folds, split = choose(dataset, args)
+    check_unseen(meta, split, args)
     task, temperature = get_task(meta.task), None
 
     predictor, variables = (
@@ -157,6 +162,16 @@ def choose(dataset: Dataset, args: argparse.Namespace) -> tuple[tuple[int, ...],
     """The folds that `--split` means and their records."""
     folds, name = (args.test_folds, "test") if args.split == "test" else (args.val_folds, "validation")
     return folds, select(dataset, folds, name, args.min_likelihood)
+
+
+def check_unseen(meta: Meta, split: Split, args: argparse.Namespace) -> None:
+    """Refuse to score a network on records that trained it."""
+    count = len(seen_records(meta, split))
+    if count and not args.allow_seen:
+        raise UserError(
+            f"{count} of the {len(split)} records to test on trained this network, so it would look better than it is: "
+            f"choose other {'--test_folds' if args.split == 'test' else '--val_folds'}, or --allow_seen True"
+        )
 
 
 def check(meta: Meta, model: str, dataset: Dataset) -> None:

@@ -6,6 +6,9 @@ python -m experiments.train --model imle_net --data_dir data/ptb --batchsize 32 
 import argparse
 import contextlib
 import dataclasses
+import os
+import shlex
+import sys
 import warnings
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from experiments.cli import (
     Parser,
     add_data_flags,
     add_run_flags,
+    auto_or_boolean,
     boolean,
     check_folds,
     execute,
@@ -30,9 +34,10 @@ from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.evaluation.metrics import macro_auc_present
+from imlenet_jax.files import write_json
 from imlenet_jax.models import MODELS, entry, make_config
 from imlenet_jax.training.checkpoint import SCORE, Checkpoints, Meta, move_aside
-from imlenet_jax.training.logs import RunLog
+from imlenet_jax.training.logs import RunLog, is_complete, run_files
 from imlenet_jax.training.loop import DTYPES, Recipe, fit
 from imlenet_jax.training.parallel import (
     Devices,
@@ -43,6 +48,9 @@ from imlenet_jax.training.parallel import (
     print_devices,
     wait_for_processes,
 )
+from imlenet_jax.training.resume import Start, command_to_continue, find_start
+from imlenet_jax.training.seen import seen
+from imlenet_jax.training.stopping import NotFinite, Stopped, Watch
 
 SCALER_FOLDS = tuple(range(1, 9))  # those that `prepare` computed the stored scaler from
 
@@ -76,8 +84,22 @@ def main() -> None:
     )
     parser.add_argument("--loggr", type=boolean, default=False, help="log to wandb too")
     parser.add_argument("--sub", type=boolean, default=False, help="sub-diagnosis of MI (not available yet)")
+    _add_resume_flags(parser)
     _add_machine_flags(parser)
     execute(parser, run)
+
+
+def _add_resume_flags(parser: Parser) -> None:
+    parser.add_argument(
+        "--resume",
+        type=auto_or_boolean,
+        default="auto",
+        help="auto: continue what is in the checkpoint folder; True: there must be something; False: start anew",
+    )
+    parser.add_argument("--save_every_steps", type=positive_int, help="save within epochs too, every so many steps")
+    parser.add_argument("--save_every_minutes", type=positive_float, help="save within epochs too, every so often")
+    parser.add_argument("--deterministic", type=boolean, default=False, help="on a GPU: the same bits every time")
+    parser.add_argument("--debug_nans", type=boolean, default=False, help="name the operation that makes a NaN (slow)")
 
 
 def _add_machine_flags(parser: Parser) -> None:
@@ -86,7 +108,7 @@ def _add_machine_flags(parser: Parser) -> None:
     parser.add_argument("--steps_per_call", type=positive_int, default=1, help="training steps per compiled program")
     parser.add_argument(
         "--data_on_device",
-        type=lambda text: text if text == "auto" else boolean(text),
+        type=auto_or_boolean,
         default="auto",
         help="keep the training records on every device; auto: where they fit in a third of an accelerator's memory",
     )
@@ -102,6 +124,9 @@ def run(args: argparse.Namespace) -> None:
     if args.sub:
         raise UserError("--sub True, the sub-diagnosis of MI, is not available in this version: leave it out")
     check_folds(train_folds=args.train_folds, val_folds=args.val_folds, test_folds=args.test_folds)
+    if args.deterministic:  # XLA reads its flags when it starts, which it has not yet
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+    jax.config.update("jax_debug_nans", args.debug_nans)
     join_processes(args.coordinator_address, args.num_processes, args.process_id, args.heartbeat)
     devices = make_devices(args.parallel, args.num_devices)
     devices.check(args.batchsize)
@@ -114,8 +139,13 @@ def run(args: argparse.Namespace) -> None:
     validation = select(dataset, args.val_folds, "validation", args.min_likelihood)
     check(args, train, validation, devices)
     args.data_on_device = _place(args.data_on_device, train, devices)
-    for seed in range(args.seed, args.seed + args.seeds):
-        train_one(args, seed, dataset, train, validation, devices)
+    try:
+        for seed in range(args.seed, args.seed + args.seeds):
+            train_one(args, seed, dataset, train, validation, devices)
+    except Stopped:
+        command = shlex.join(command_to_continue("experiments.train", sys.argv[1:]))
+        print(f"stopped and saved; to continue: {command}")
+        sys.exit(os.EX_TEMPFAIL)
     if is_first_process():
         again = f" --seed {args.seed} --seeds {args.seeds}" if args.seeds > 1 else ""
         print(f"next: python -m experiments.test --model {args.model} --data_dir {args.data_dir}{again}")
@@ -124,25 +154,58 @@ def run(args: argparse.Namespace) -> None:
 def train_one(
     args: argparse.Namespace, seed: int, dataset: Dataset, train: Split, validation: Split, devices: Devices
 ) -> None:
-    """Train the network of one seed, with checkpoints and logs of its own."""
+    """Train the network of one seed, or the rest of it, with checkpoints and logs of its own."""
     name = run_name(args.model, seed if args.seeds > 1 else None)
     args = argparse.Namespace(**vars(args) | {"seed": seed})
     meta, folder = describe(args, dataset, train), args.checkpoint_dir / name
     recipe = Recipe(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)})
+    start, watch = find_start(folder, meta, args.resume), Watch(args.save_every_steps, args.save_every_minutes)
+    history = start.meta.history if start else []
+    finished = start is not None and start.finished(recipe.epochs, recipe.patience)
+    if finished and is_complete(args.log_dir, name, history):
+        print(f"{name}: already finished after {len(history)} epochs, nothing to do (--resume False starts anew)")
+        return
     with contextlib.ExitStack() as stack:
-        log = None
-        if is_first_process():
-            log = stack.enter_context(RunLog(args.log_dir, name, meta.training, args.loggr))  # before anything is moved
-            old = move_aside(folder)
-            if old:
-                print(f"earlier checkpoints moved to {old}")
-            print(f"{name}: {len(train.rows)} records to train on, {len(validation.rows)} to validate on")
+        stack.enter_context(watch.signals())
+        log = _begin(stack, args, name, meta, folder, start) if is_first_process() else None
         wait_for_processes("earlier checkpoints are aside")
+        if log:
+            print(f"{name}: {len(train.rows)} records to train on, {len(validation.rows)} to validate on")
         checkpoints = stack.enter_context(Checkpoints(folder))
-        best = fit(meta, train, validation, recipe, devices, checkpoints, log or (lambda row: None))
+        try:
+            best = fit(meta, train, validation, recipe, devices, checkpoints, log or (lambda row: None), start, watch)
+        except NotFinite as error:
+            raise UserError(_explain(error, args.log_dir, name, train)) from error
     if log:
         print(f"best: epoch {best['epoch']}, validation macro AUC {best[SCORE]:.4f}")
         print(f"checkpoints: {folder}   logs: {log.path}")
+
+
+def _begin(
+    stack: contextlib.ExitStack, args: argparse.Namespace, name: str, meta: Meta, folder: Path, start: Start | None
+) -> RunLog:
+    """Open the log; a run that starts anew moves aside what another has left."""
+    if start is None and (old := move_aside(*run_files(args.log_dir, name))):
+        print(f"earlier logs moved to {old} and beside it")
+    history = start.meta.history if start else []
+    log = stack.enter_context(RunLog(args.log_dir, name, meta.training, args.loggr, history))  # before checkpoints move
+    if args.resume is False and (old := move_aside(folder)):
+        print(f"earlier checkpoints moved to {old}")
+    if start is not None:
+        print(f"{name}: goes on from {start}")
+    return log
+
+
+def _explain(error: NotFinite, log_dir: Path, name: str, train: Split) -> str:
+    """Write down the records of the batch that made a NaN, and say what can be done."""
+    path = log_dir / f"{name}_not_finite.json"
+    if is_first_process():
+        ecg_ids = train.ecg_id[error.rows].tolist()
+        write_json(path, {"what": str(error), "epoch": error.epoch, "step": error.step, "ecg_ids": ecg_ids})
+    return (
+        f"{error}; the records of its batch are in {path} and the checkpoints before it are kept: the same command "
+        "tries again from the last, --resume False with a lower --lr starts anew, --debug_nans True names the operation"
+    )
 
 
 def _open(args: argparse.Namespace) -> Dataset:
@@ -191,6 +254,7 @@ def describe(args: argparse.Namespace, dataset: Dataset, train: Split) -> Meta:
         scaler={"mean": mean, "std": std},
         data_fingerprint=dataset.fingerprint,
         training=flags,
+        records=seen(train),
     )
 
 

@@ -2,33 +2,43 @@
 
 A folder holds one numbered sub-folder per kept epoch, the latest and the best by validation macro AUC, each complete
 in itself: `variables` (parameters and BatchNorm statistics), `optimizer` (its state and the step; absent in converted
-checkpoints), and `meta`, the fields of `Meta`. Saving is atomic and happens in the background.
+checkpoints), and `meta`, the fields of `Meta`. While a run is under way its sub-folder `unfinished` may hold one more
+like these, numbered by step, taken within an epoch, with what that epoch's metrics are computed from. Saving is atomic
+and happens in the background.
 """
 
 import contextlib
 import dataclasses
 import importlib.metadata
+import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import args as ocp_args
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from imlenet_jax.data.tasks import SUPERCLASS
-from imlenet_jax.errors import UserError
+from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import Config, abstract_variables, create_model, make_config
-from imlenet_jax.training.step import Scaler, TrainState
+from imlenet_jax.training.step import Scaler, TrainState, Unfinished
+
+T = TypeVar("T")
 
 FORMAT = 1
-ITEMS = ("variables", "optimizer", "meta")
+ITEMS = ("variables", "optimizer", "unfinished", "meta")
 SCORE = "val_macro_auc"
+UNFINISHED = "unfinished"
+_DELETED = ".deleted"  # orbax moves there, in one step, what it deletes: a kill leaves nothing half deleted
 
 # orbax narrates every save, and logs as tracebacks the very errors that it then raises.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -40,7 +50,9 @@ class Meta:
 
     `task` names what the network is asked (`imlenet_jax.data.tasks`). `config` holds the fields of the network's configuration, `thresholds` one per class (of the best F1 on the
     validation records; None where there is none), `youden` the same by Youden's index, `training` the flags of the run,
-    `metrics` those of the epoch.
+    `metrics` those of the epoch, `history` those of all epochs up to it, and `step` the steps made in the next one.
+    `records` says which records trained it (`imlenet_jax.training.seen`), `checksums` is the CRC-32 of each item of
+    arrays. Old checkpoints have none of the last four.
     """
 
     model: str
@@ -56,6 +68,10 @@ class Meta:
     data_fingerprint: str | None = None
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     task: str = SUPERCLASS.name
+    step: int = 0
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    records: dict[str, str] | None = None
+    checksums: dict[str, int] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=lambda: versions())
     format: int = FORMAT
 
@@ -90,32 +106,61 @@ class Checkpoints:
     """The checkpoints of one run under `folder`, for writing. Use as a context manager: leaving waits for the last save.
 
     Raises:
-        UserError: on opening, in `save` or on leaving, the folder cannot be written. A checkpoint is whole or absent.
+        UserError: on opening, in a save or on leaving, the folder cannot be written. A checkpoint is whole or absent.
     """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder).absolute()
-        policy = AnyPreservationPolicy([LatestN(1), BestN(get_metric_fn=_score, n=1)])
-        options = ocp.CheckpointManagerOptions(best_fn=_score, preservation_policy=policy)
+        epochs = AnyPreservationPolicy([LatestN(1), BestN(get_metric_fn=_score, n=1)])
         with self._writing():
-            self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=ITEMS)
+            self._epochs = self._open(self.folder, epochs)
+        self._unfinished: ocp.CheckpointManager | None = None
 
     def save(self, meta: Meta, state: TrainState | None = None, variables: Any = None) -> None:
         """Save an epoch: a whole training state, or variables alone (a converted network)."""
-        items = {"meta": ocp_args.JsonSave(dataclasses.asdict(meta))}
-        if state is not None:
-            variables = state.variables
-            optimizer = {"step": state.step, "state": jax.tree.leaves(state.opt_state)}
-            items["optimizer"] = ocp_args.StandardSave(optimizer)
-        items["variables"] = ocp_args.StandardSave(variables)
+        items = {"variables": variables} if state is None else _items(state)
         score = {SCORE: meta.metrics.get(SCORE, 0.0)}
         with self._writing():  # also raises what went wrong in the background with the save before
-            self._manager.save(meta.epoch, args=ocp_args.Composite(**items), metrics=score)
+            self._save(self._epochs, meta.epoch, meta, items, score)
+
+    def save_unfinished(self, meta: Meta, state: TrainState, unfinished: Unfinished) -> None:
+        """Save within an epoch; it takes the place of the one before."""
+        items = _items(state) | {"unfinished": unfinished._asdict()}
+        with self._writing():
+            if self._unfinished is None:
+                self._unfinished = self._open(self.folder / UNFINISHED, LatestN(1))
+            self._save(self._unfinished, int(state.step), meta, items)
 
     def wait(self) -> None:
         """Wait until all that was saved is on the disk."""
         with self._writing():
-            self._manager.wait_until_finished()
+            for manager in self._managers():
+                manager.wait_until_finished()
+
+    def finish(self) -> None:
+        """The run is over: keep the epochs only."""
+        self.wait()
+        if self._unfinished is not None:
+            self._unfinished.close()
+            self._unfinished = None
+        if jax.process_index() == 0:
+            shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)
+
+    def _managers(self) -> list[ocp.CheckpointManager]:
+        return [self._epochs] if self._unfinished is None else [self._epochs, self._unfinished]
+
+    def _open(self, folder: Path, policy: Any) -> ocp.CheckpointManager:
+        _sweep(folder)
+        options = ocp.CheckpointManagerOptions(best_fn=_score, preservation_policy=policy, todelete_subdir=_DELETED)
+        return ocp.CheckpointManager(folder, options=options, item_names=ITEMS)
+
+    def _save(self, manager: ocp.CheckpointManager, number: int, meta: Meta, items: Any, score: Any = None) -> None:
+        manager.wait_until_finished()
+        _sweep(Path(manager.directory))
+        meta = dataclasses.replace(meta, checksums={name: checksum(tree) for name, tree in items.items()})
+        saved: dict[str, Any] = {name: ocp_args.StandardSave(tree) for name, tree in items.items()}
+        saved["meta"] = ocp_args.JsonSave(dataclasses.asdict(meta))
+        manager.save(number, args=ocp_args.Composite(**saved), metrics=score)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -124,9 +169,9 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._manager.close()
-            for partial in self.folder.glob("*.orbax-checkpoint-tmp"):
-                shutil.rmtree(partial, ignore_errors=True)
+            for manager in self._managers():
+                manager.close()
+                _sweep(Path(manager.directory))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -140,86 +185,139 @@ class Checkpoints:
             ) from error
 
 
+def _items(state: TrainState) -> dict[str, Any]:
+    optimizer = {"step": state.step, "state": jax.tree.leaves(state.opt_state)}
+    return {"variables": state.variables, "optimizer": optimizer}
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a run that was killed left half saved or half deleted."""
+    if jax.process_index() == 0:
+        for left in [folder / _DELETED, *folder.glob("*.orbax-checkpoint-tmp*")]:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def checksum(tree: Any) -> int:
+    """CRC-32 of all arrays of a tree, in its order. tensorstore does not notice a flipped bit in an array."""
+    value = 0
+    for array in jax.tree.leaves(tree):
+        value = zlib.crc32(np.ascontiguousarray(array).data, value)
+    return value
+
+
 def _last_words(error: Exception) -> str:
     """The end of a message of tensorstore's, which goes from the general to the particular."""
     words = re.sub(r" \[os_error_code=.*", "", str(error).strip()).rpartition(": ")[2]
     return words[-200:] or type(error).__name__
 
 
-def move_aside(folder: Path) -> Path | None:
-    """Rename a folder of earlier checkpoints to `<folder>.old-<n>`, so that a new run deletes nothing."""
-    folder = Path(folder)
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return None
+def move_aside(*paths: Path) -> Path | None:
+    """Rename what an earlier run left to `<name>.old-<n>`, so that a new run deletes nothing; return the first's name."""
+    there = [path for path in paths if path.is_file() or (path.is_dir() and any(path.iterdir()))]
     number = 1
-    while (target := folder.with_name(f"{folder.name}.old-{number}")).exists():
+    while any(path.with_name(f"{path.name}.old-{number}").exists() for path in there):
         number += 1
-    return folder.rename(target)
+    moved = [path.rename(path.with_name(f"{path.name}.old-{number}")) for path in there]
+    return moved[0] if moved else None
+
+
+class Damaged(UserError):
+    """A checkpoint that cannot be used; another one may do."""
 
 
 def read_meta(folder: Path, which: str = "best") -> tuple[int, Meta]:
     """The epoch and the description of the `best` or `latest` checkpoint in a folder."""
-    with _open(folder) as manager:
-        epoch = _choose(manager, folder, which)
-        return epoch, _read_meta(manager, folder, epoch)
+    meta = first_whole(_candidates(folder, which), lambda path, meta: meta)
+    return meta.epoch, meta
 
 
 def load_variables(folder: Path, which: str = "best") -> tuple[Meta, dict[str, Any]]:
     """The description and the network's variables (float32) of the `best` or `latest` checkpoint in a folder.
 
+    Where that one is damaged the next one is taken, with a warning.
+
     Raises:
-        UserError: there is no checkpoint, it is damaged, or of another format.
+        UserError: there is no checkpoint, all are damaged, or of another format.
     """
-    with _open(folder) as manager:
-        epoch = _choose(manager, folder, which)
-        meta = _read_meta(manager, folder, epoch)
-        network = create_model(meta.model, meta.network_config)
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        shapes = abstract_variables(network)
-        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), shapes)
-        try:
-            restored = manager.restore(epoch, args=ocp_args.Composite(variables=ocp_args.StandardRestore(abstract)))
-        except Exception as error:  # orbax and tensorstore raise many types for a damaged file
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{folder}/{epoch} is damaged ({reason[:200]}); train or convert it again") from None
-        return meta, restored["variables"]
+
+    def load(path: Path, meta: Meta) -> tuple[Meta, dict[str, Any]]:
+        shapes = abstract_variables(create_model(meta.model, meta.network_config))
+        return meta, jax.device_put(restore(path, meta, "variables", shapes), jax.local_devices()[0])
+
+    return first_whole(_candidates(folder, which), load)
 
 
-class _Reader:
-    def __init__(self, folder: Path):
-        options = ocp.CheckpointManagerOptions(read_only=True, best_fn=_score)
-        handlers = {"variables": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
-        self.manager = ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=handlers)
-
-    def __enter__(self) -> ocp.CheckpointManager:
-        return self.manager
-
-    def __exit__(self, *error: object) -> None:
-        self.manager.close()
+def saved(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest first."""
+    numbered = (path for path in Path(folder).glob("[0-9]*") if path.name.isdecimal() and path.is_dir())
+    return sorted(numbered, key=lambda path: int(path.name), reverse=True)
 
 
-def _open(folder: Path) -> _Reader:
+def _candidates(folder: Path, which: str) -> list[Path]:
     if not Path(folder).is_dir():
         raise UserError(f"{folder}: no such checkpoint folder; train first, or check --checkpoint_dir")
-    return _Reader(folder)
-
-
-def _choose(manager: ocp.CheckpointManager, folder: Path, which: str) -> int:
-    epoch = manager.best_step() if which == "best" else manager.latest_step()
-    if epoch is None:
+    paths = saved(folder)
+    if not paths:
         raise UserError(f"{folder} holds no finished checkpoint; train first, or check --checkpoint_dir")
-    return epoch
+    return sorted(paths, key=_stored_score, reverse=True) if which == "best" else paths
 
 
-def _read_meta(manager: ocp.CheckpointManager, folder: Path, epoch: int) -> Meta:
-    where = f"{folder}/{epoch}"
+def _stored_score(path: Path) -> float:
     try:
-        values = manager.restore(epoch, args=ocp_args.Composite(meta=ocp_args.JsonRestore()))["meta"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{where} has no readable description ({error}); train or convert it again") from None
+        return load_meta(path).metrics.get(SCORE, 0.0)
+    except Damaged:
+        return np.inf  # it may have been the best: whoever wants that is to hear of it
+
+
+def first_whole(paths: Iterable[Path], use: Callable[[Path, Meta], T], advice: str = "train or convert it again") -> T:
+    """`use` of the first checkpoint that is not damaged; a warning names those before it.
+
+    Raises:
+        Damaged: all are; `advice` says what to do then.
+    """
+    problems: list[str] = []
+    for path in paths:
+        try:
+            result = use(path, load_meta(path))
+        except Damaged as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            warnings.warn(f"{'; '.join(problems)}; {path} is used instead", DataWarning, stacklevel=3)
+        return result
+    raise Damaged(f"{'; '.join(problems)}: {advice}")
+
+
+def load_meta(path: Path) -> Meta:
+    """The description of one checkpoint, such as `checkpoints/imle_net/7`; `Damaged` where it has none that we know."""
+    try:
+        values = json.loads((path / "meta" / "metadata").read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(f"{path} has no readable description ({error})") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise UserError(f"{where} is of another format than {FORMAT}; it was written by another version of imlenet_jax")
+        raise Damaged(f"{path} is of another format than {FORMAT}: it was written by another version of imlenet_jax")
     try:
         return Meta(**values)
     except TypeError as error:
-        raise UserError(f"{where} has a description of another shape ({error}); train or convert it again") from None
+        raise Damaged(f"{path} has a description of another shape ({error})") from None
+
+
+def restore(path: Path, meta: Meta, item: str, shapes: Any = None) -> Any:
+    """An item of one checkpoint, as numpy arrays; of `shapes`, where given.
+
+    Raises:
+        Damaged: a file is missing, cut or changed, or the arrays are not those of the network.
+    """
+    abstract = jax.tree.map(lambda a: np.broadcast_to(np.zeros((), a.dtype), a.shape), shapes)
+    try:
+        with contextlib.closing(ocp.Checkpointer(ocp.StandardCheckpointHandler())) as reader:
+            arrays = reader.restore(path.absolute() / item, args=ocp_args.StandardRestore(abstract))
+    except Exception as error:  # orbax and tensorstore raise many types for a damaged file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Damaged(f"{path} is damaged ({reason[:200]})") from None
+    for found, wanted in zip(jax.tree.leaves(arrays), jax.tree.leaves(abstract), strict=shapes is not None):
+        if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+            raise Damaged(f"{path} is damaged: an array is {found.shape} where its network has {wanted.shape}")
+    if item in meta.checksums and checksum(arrays) != meta.checksums[item]:
+        raise Damaged(f"{path} is damaged: its {item} do not match their checksum")
+    return arrays

@@ -1,8 +1,10 @@
 """Where the metrics of each epoch go: the terminal, a JSON file, TensorBoard, and wandb if asked."""
 
 import contextlib
+import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +15,75 @@ from tensorboardX.proto.summary_pb2 import Summary
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_json
 
+RATE = "records_per_second"
+
 
 class RunLog:
     """The log of one run: call it with each epoch's metrics. Use as a context manager.
 
-    Writes `<log_dir>/<model>_train_logs.json`, a list of values per metric (null where one does not exist), anew after every epoch, and TensorBoard
-    files under `<log_dir>/<model>_tensorboard`.
+    Writes `<log_dir>/<name>_train_logs.json`, a list of values per metric (null where one does not exist), anew after
+    every epoch, TensorBoard files under `<log_dir>/<name>_tensorboard`, and `<log_dir>/<name>_train_times.json`, the
+    rates, which no two runs share. Both of the others are made from `history`, so they hold each epoch once.
+
+    Args:
+        log_dir: made as needed.
+        name: of the run.
+        settings: the flags of the run.
+        use_wandb: log to wandb too.
+        history: the metrics of the epochs before, where a run goes on.
 
     Raises:
         UserError: on opening, wandb cannot be used.
         OSError: on opening or in a call, `log_dir` cannot be written; the error names the file.
     """
 
-    def __init__(self, log_dir: Path, model: str, settings: dict[str, Any], use_wandb: bool = False):
-        self.path = Path(log_dir) / f"{model}_train_logs.json"
+    def __init__(
+        self,
+        log_dir: Path,
+        name: str,
+        settings: dict[str, Any],
+        use_wandb: bool = False,
+        history: Sequence[dict[str, float]] = (),
+    ):
+        self.path, self._folder, self._times_path = run_files(log_dir, name)
         self._history: dict[str, list[float | None]] = {}
         self._settings = settings
-        self._folder = Path(log_dir) / f"{model}_tensorboard"
+        self._times = _read_times(self._times_path)[: len(history)]
         self._folder.mkdir(parents=True, exist_ok=True)
+        before = list(self._folder.glob("events.out.tfevents.*"))
         # Not SummaryWriter: it writes in a thread, where a full disk is a traceback and then a wait without end.
-        self._events = EventsWriter(str(self._folder / "events"))
-        self._wandb = _start_wandb(model, settings) if use_wandb else None
+        self._events = EventsWriter(str(self._folder / "events"), f".{time.time_ns()}")
+        self._wandb = _start_wandb(name, settings) if use_wandb else None
+        for row in history:
+            self._add(row)
+        if history:
+            self._write()
+        for path in before:  # the new file holds all that they did
+            path.unlink()
 
     def __call__(self, row: dict[str, float]) -> None:
         """Log one epoch."""
-        for name, value in row.items():
-            self._history.setdefault(name, []).append(value if math.isfinite(value) else None)
-        self._write_event(row)
-        write_json(self.path, {"settings": self._settings, "history": self._history})
-        if self._wandb is not None:
-            self._wandb.log(row)
+        rate = row[RATE]
+        row = {name: value for name, value in row.items() if name != RATE}
+        self._add(row)
+        self._times.append({"epoch": row["epoch"], RATE: rate})
+        self._write()
         print(
             f"epoch {row['epoch']}: loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}, "
             f"val macro AUC {row['val_macro_auc']:.4f}, val accuracy {row['val_mean_accuracy']:.4f}, "
-            f"{row['records_per_second']:.1f} records/s"
+            f"{rate:.1f} records/s"
         )
+
+    def _add(self, row: dict[str, float]) -> None:
+        for name, value in row.items():
+            self._history.setdefault(name, []).append(value if math.isfinite(value) else None)
+        self._write_event(row)
+        if self._wandb is not None:
+            self._wandb.log(row)
+
+    def _write(self) -> None:
+        write_json(self._times_path, self._times)
+        write_json(self.path, {"settings": self._settings, "history": self._history})
 
     def _write_event(self, row: dict[str, float]) -> None:
         values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items() if name != "epoch"]
@@ -68,6 +104,30 @@ class RunLog:
             self._events.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def run_files(log_dir: Path, name: str) -> tuple[Path, Path, Path]:
+    """What the log of a run consists of: metrics, TensorBoard's folder, rates."""
+    stems = (f"{name}_train_logs.json", f"{name}_tensorboard", f"{name}_train_times.json")
+    metrics, events, times = (Path(log_dir) / stem for stem in stems)
+    return metrics, events, times
+
+
+def is_complete(log_dir: Path, name: str, history: Sequence[dict[str, float]]) -> bool:
+    """Whether the log of a run holds just these epochs."""
+    try:
+        logged = json.loads(run_files(log_dir, name)[0].read_bytes())["history"]["epoch"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    return logged == [row["epoch"] for row in history]
+
+
+def _read_times(path: Path) -> list[dict[str, float]]:
+    try:
+        times = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return []
+    return times if isinstance(times, list) else []
 
 
 def _start_wandb(model: str, settings: dict[str, Any]) -> Any:

@@ -4,8 +4,10 @@ import dataclasses
 import itertools
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -34,19 +36,23 @@ from imlenet_jax.evaluation.metrics import (
 from imlenet_jax.evaluation.report import sigmoid
 from imlenet_jax.models import create_model, init_variables
 from imlenet_jax.training.checkpoint import SCORE, Checkpoints, Meta
+from imlenet_jax.training.logs import RATE
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import Devices, is_first_process
+from imlenet_jax.training.resume import Selection, Start
 from imlenet_jax.training.step import (
+    Outcome,
     Scaler,
     TrainState,
+    Unfinished,
     new_state,
     predict_step,
     record_losses,
     several_steps,
     train_step,
 )
+from imlenet_jax.training.stopping import NotFinite, Stopped, Watch
 
-MIN_DELTA = 1e-4  # the reference's: a smaller gain in validation AUC does not renew the patience
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
@@ -80,39 +86,51 @@ def fit(
     devices: Devices,
     checkpoints: Checkpoints,
     report: Callable[[Row], None] = lambda row: None,
+    start: Start | None = None,
+    watch: Watch | None = None,
 ) -> Row:
     """Train the network that `meta` describes, save every epoch (the latest and the best stay), return the best row.
 
     Selection and early stopping both go by the exact macro AUC of the validation records. `report` is given the
-    metrics of every epoch.
+    metrics of every epoch. A run goes on at `start`, to the bit, and saves within an epoch and stops when `watch` says.
 
     Raises:
-        UserError: the batch does not fit the data or the devices, or the loss stopped being a number.
+        UserError: the batch does not fit the data or the devices.
+        NotFinite: the loss or a weight stopped being a number; the checkpoints before it are kept.
+        Stopped: a signal ended the run after a step, and that step is saved.
     """
     warn_undefined_auc(validation.labels, meta.classes)
     trainer = Trainer(meta, train, recipe, devices)
     predict = Predictor(create_model(meta.model, meta.network_config, dtype=DTYPES[recipe.dtype]), devices)
-    state = trainer.start()
+    state, unfinished = trainer.start(start), start.unfinished if start else None
+    history = list(start.meta.history) if start else []
+    selection = Selection(recipe.patience, history)
+    watch = watch or Watch()
+    watch.start(int(start.state.step) if start else 0)
 
-    best: Row = {}
-    reference, waited = -math.inf, 0
-    for epoch in range(1, recipe.epochs + 1):
-        state, row = trainer.epoch(state, epoch)
+    def save_unfinished(state: TrainState, so_far: Unfinished) -> None:
+        checkpoints.save_unfinished(under_way(meta, history, len(so_far.losses)), devices.get_state(state), so_far)
+
+    for epoch in range(len(history) + 1, recipe.epochs + 1):
+        state, row, rate = trainer.epoch(state, epoch, unfinished, watch, save_unfinished)
+        unfinished = None
         whole = devices.get_state(state)
         logits = predict(whole.variables, validation, meta.scaling, recipe.batchsize)
         row |= _validation_row(logits, validation)
+        history.append(row)
         limits = _thresholds(logits, validation)
-        checkpoints.save(dataclasses.replace(meta, epoch=epoch, metrics=row, **limits), whole)
-        report(row)
-        if not best or row[SCORE] >= best[SCORE]:  # of equals the latest, as the checkpoints keep it
-            best = row
-        waited = 0 if row[SCORE] > reference + MIN_DELTA else waited + 1
-        reference = max(reference, row[SCORE]) if waited == 0 else reference
-        if waited >= recipe.patience:
+        checkpoints.save(dataclasses.replace(under_way(meta, history), **limits), whole)
+        watch.saved()
+        report(row | {RATE: rate})
+        selection.add(row)
+        if selection.over:
             if is_first_process():
                 print(f"stopped early: no better validation AUC for {recipe.patience} epochs")
             break
-    return best
+        if epoch < recipe.epochs:
+            watch.stop_between_epochs()
+    checkpoints.finish()
+    return selection.best
 
 
 class Trainer:
@@ -128,51 +146,119 @@ class Trainer:
         self._optimizer = make_optimizer(meta.model, recipe.lr)
         network = create_model(meta.model, meta.network_config, devices.axis_name, DTYPES[recipe.dtype])
         step = partial(train_step, network, self._optimizer, axis_name=devices.axis_name)
-        self._step = devices.compile_step(partial(several_steps, step) if recipe.steps_per_call > 1 else step)
+        self._plain_step = partial(several_steps, step) if recipe.steps_per_call > 1 else step
+        self._step = devices.compile_step(self._plain_step)
         # On the devices once: a step is then given nothing but a batch.
-        self._constants = devices.put_everywhere((self._records(), Scaler(*meta.scaling), np.uint32(recipe.seed)))
+        scaler = jax.tree.map(np.float32, meta.scaling)  # several processes compare what they put, in float32
+        self._constants = devices.put_everywhere((self._records(), scaler, np.uint32(recipe.seed)))
 
-    def start(self) -> TrainState:
-        """The state before the first step."""
+    def start(self, at: Start | None = None) -> TrainState:
+        """The state before the first step, or that of a checkpoint."""
+        if at is not None:
+            return self._devices.put_state(at.state)
         network = create_model(self._meta.model, self._meta.network_config)
         variables = jax.jit(partial(init_variables, network))(jax.random.key(self._recipe.seed))
         return self._devices.put_state(new_state(variables, self._optimizer))
 
-    def epoch(self, state: TrainState, epoch: int) -> tuple[TrainState, Row]:
-        """Train for one epoch; the state given is used up."""
-        recipe, records = self._recipe, len(self._train)
-        steps = records // recipe.batchsize if recipe.drop_last else -(-records // recipe.batchsize)
-        start = time.perf_counter()
-        outcomes: list[Any] = []
-        losses: list[float] = []
-        with tqdm(total=steps, desc=f"epoch {epoch}/{recipe.epochs}", disable=not is_first_process()) as bar:
-            for batch in self._batches(epoch):
-                state, outcome = self._step(state, batch, *self._constants)
-                outcomes.append(outcome)
-                bar.update(np.size(outcome.loss))
-                if len(outcomes) > 1:  # one call late, so that the device never waits for the host
-                    losses += _finite(outcomes[-2].loss, epoch, len(losses))
-                    bar.set_postfix(loss=f"{np.mean(losses):.4f}", refresh=False)
-        losses += _finite(outcomes[-1].loss, epoch, len(losses))
-        seconds = time.perf_counter() - start
+    def epoch(
+        self,
+        state: TrainState,
+        epoch: int,
+        unfinished: Unfinished | None = None,
+        watch: Watch | None = None,
+        save: Callable[[TrainState, Unfinished], None] = lambda state, so_far: None,
+    ) -> tuple[TrainState, Row, float]:
+        """Train for one epoch, or the rest of one; the state given is used up. Returns metrics and records per second.
 
-        logits = np.concatenate([_rows(outcome.logits) for outcome in outcomes])
-        labels = self._train.labels[epoch_order(records, recipe.seed, epoch)[: len(logits)]]
+        Raises:
+            NotFinite: the loss or a weight stopped being a number.
+            Stopped: `watch` wanted it; `save` was called before.
+        """
+        recipe, steps, watch = self._recipe, self.steps, watch or Watch()
+        outcomes = [unfinished] if unfinished is not None else []
+        losses: list[float] = unfinished.losses.tolist() if unfinished is not None else []
+        begun, first = time.perf_counter(), len(losses)
+        done, waiting = first, None
+        title = f"epoch {epoch}/{recipe.epochs}"
+        with tqdm(total=steps, initial=first, desc=title, disable=not is_first_process()) as bar:
+            for batch in self._batches(epoch, first):
+                state, outcome = self._call(state, batch, epoch, done)
+                done += np.size(outcome.loss)
+                bar.update(np.size(outcome.loss))
+                if waiting is not None:  # one call late, so that the device never waits for the host
+                    self._read(waiting, outcomes, losses, epoch)
+                    bar.set_postfix(loss=f"{np.mean(losses):.4f}", refresh=False)
+                waiting = outcome
+                wants_save, wants_stop = watch.after((epoch - 1) * steps + done)
+                if wants_stop or (wants_save and done < steps):
+                    self._read(waiting, outcomes, losses, epoch)
+                    waiting = None
+                    self._check_weights(state, epoch, done - 1)
+                    save(state, _joined(outcomes))
+                    watch.saved()
+                if wants_stop:
+                    raise Stopped
+        if waiting is not None:
+            self._read(waiting, outcomes, losses, epoch)
+        self._check_weights(state, epoch, steps - 1)
+        seconds = time.perf_counter() - begun
+
+        logits = _joined(outcomes).logits
+        labels = self._train.labels[self._order(epoch)[: len(logits)]]
         row = {
             "epoch": epoch,
             "train_loss": float(np.mean(losses)),
             "train_macro_auc": float(macro_auc_present(labels, logits)),
             "train_mean_accuracy": float(mean_accuracy(labels, sigmoid(logits))),
-            "records_per_second": len(logits) / seconds,
         }
-        return state, row
+        return state, row, (len(logits) - first * recipe.batchsize) / seconds
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        records, size = len(self._train), self._recipe.batchsize
+        return records // size if self._recipe.drop_last else -(-records // size)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return epoch_order(len(self._train), self._recipe.seed, epoch)
+
+    def _call(self, state: TrainState, batch: Any, epoch: int, step: int) -> tuple[TrainState, Outcome]:
+        debug = jax.config.jax_debug_nans  # type: ignore[attr-defined]  # with it the state given is not used up
+        try:
+            after, outcome = self._step(state, batch, *self._constants)
+            # JAX itself does not look at the results of every compiled function.
+            if not debug or _all_finite((outcome, self._devices.get_state(after))):
+                return after, outcome
+            with jax.disable_jit():
+                self._plain_step(state, batch, *self._constants)
+        except FloatingPointError as error:
+            raise self._not_finite(_origin(error), epoch, step) from error
+        raise self._not_finite("a value became infinite, or NaN in the compiled step only,", epoch, step)
+
+    def _read(self, outcome: Outcome, outcomes: list[Unfinished], losses: list[float], epoch: int) -> None:
+        """Append the outcome of a call, once it is there, to those before it."""
+        loss, logits = jax.device_get((outcome.loss, outcome.logits))
+        outcomes.append(Unfinished(np.ravel(loss), logits.reshape(-1, logits.shape[-1])))
+        for value in np.ravel(loss).tolist():
+            if not math.isfinite(value):
+                raise self._not_finite(f"the loss became {value}", epoch, len(losses))
+            losses.append(value)
+
+    def _check_weights(self, state: TrainState, epoch: int, step: int) -> None:
+        whole = self._devices.get_state(state)
+        if not _all_finite(whole):
+            raise self._not_finite("a weight or a statistic became NaN or infinite", epoch, step)
+
+    def _not_finite(self, what: str, epoch: int, step: int) -> NotFinite:
+        size = self._recipe.batchsize
+        return NotFinite(what, epoch, step, self._order(epoch)[step * size : (step + 1) * size])
 
     def _records(self) -> Any:
         return read_batch(self._train, np.arange(len(self._train))) if self._recipe.data_on_device else None
 
-    def _batches(self, epoch: int) -> Iterator[Any]:
+    def _batches(self, epoch: int, first: int) -> Iterator[Any]:
         recipe = self._recipe
-        order = (self._train, recipe.batchsize, recipe.seed, epoch, 0, recipe.drop_last)
+        order = (self._train, recipe.batchsize, recipe.seed, epoch, first, recipe.drop_last)
         batches: Iterator[Any] = (
             train_rows(*order)
             if recipe.data_on_device
@@ -212,9 +298,26 @@ def _stacked(batches: Iterator[Any], count: int) -> Iterator[Any]:
             yield jax.tree.map(lambda *arrays: np.stack(arrays), *group)
 
 
-def _rows(logits: Any) -> np.ndarray:
-    values = np.asarray(logits)
-    return values.reshape(-1, values.shape[-1])
+def under_way(meta: Meta, history: list[Row], step: int = 0) -> Meta:
+    """What a checkpoint says of itself after these epochs, and so many steps of the next."""
+    return dataclasses.replace(
+        meta, epoch=len(history), step=step, metrics=history[-1] if history else {}, history=list(history)
+    )
+
+
+def _joined(outcomes: list[Unfinished]) -> Unfinished:
+    return Unfinished(*(np.concatenate(arrays) for arrays in zip(*outcomes, strict=True)))
+
+
+def _all_finite(tree: Any) -> bool:
+    return all(np.isfinite(array).all() for array in jax.tree.leaves(jax.device_get(tree)))
+
+
+def _origin(error: FloatingPointError) -> str:
+    """The operation that made the first NaN, and where in the networks or the step it is."""
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "imlenet_jax" in frame.filename]
+    where = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
+    return f"{str(error).splitlines()[0]}{where}"
 
 
 def _validation_row(logits: np.ndarray, validation: Split) -> Row:
@@ -230,14 +333,3 @@ def _thresholds(logits: np.ndarray, validation: Split) -> dict[str, Any]:
     choices = {"thresholds": best_thresholds, "youden": youden_thresholds}
     found = {name: choose(validation.labels, sigmoid(logits)) for name, choose in choices.items()}
     return {name: [None if np.isnan(t) else float(t) for t in limits] for name, limits in found.items()}
-
-
-def _finite(loss: Any, epoch: int, step: int) -> list[float]:
-    values = np.ravel(np.asarray(loss)).tolist()
-    for place, value in enumerate(values):
-        if not math.isfinite(value):
-            raise UserError(
-                f"the loss became {value} in epoch {epoch}, step {step + place}; "
-                "the checkpoints before it are kept: try a lower --lr"
-            )
-    return values

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from imlenet_jax.data.loader import Batch
@@ -37,6 +38,18 @@ class Outcome(NamedTuple):
 
     loss: jax.Array
     logits: jax.Array
+
+
+class Unfinished(NamedTuple):
+    """What an epoch under way has come to, and its metrics are computed from, in the order of training, on the host.
+
+    Attributes:
+        losses: (steps,) float32.
+        logits: (records, classes) float32, before the update of their step.
+    """
+
+    losses: np.ndarray
+    logits: np.ndarray
 
 
 def new_state(variables: dict[str, Any], optimizer: optax.GradientTransformation) -> TrainState:

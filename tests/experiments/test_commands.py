@@ -1,6 +1,8 @@
 """The commands as users call them: train, test, convert, and how they refuse."""
 
 import json
+import shlex
+import signal
 import sys
 
 import numpy as np
@@ -76,10 +78,39 @@ def test_train_then_test(here, synthetic_shards, monkeypatch, capsys):
     expected = predictions[[f"prob_{name}" for name in classifier.classes]]
     np.testing.assert_allclose(classifier.predict_proba(dataset.millivolts(rows)), expected, rtol=1e-3, atol=1e-5)
 
+    assert _call(monkeypatch, experiments.test, *flags, "--test_folds", "7,10") == 2
+    assert "records to test on trained this network, so it would look better" in capsys.readouterr().err
+    assert _call(monkeypatch, experiments.test, *flags, "--test_folds", "7,10", "--allow_seen", "True") == 0
+    capsys.readouterr()
+
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
     assert _call(monkeypatch, experiments.train, *flags, *train) == 0
-    assert "moved to checkpoints/imle_net.old-1" in capsys.readouterr().out
+    assert "imle_net: already finished after 2 epochs, nothing to do" in capsys.readouterr().out
+    assert before == {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    assert _call(monkeypatch, experiments.train, *flags, *train, "--lr", 0.1) == 2
+    assert "holds a run with other flags (--lr was 0.001, is 0.1): give the same" in capsys.readouterr().err
+
+    # Anew, and stopped by a signal on the way: same seed, same machine, same bits.
+    log = RunLog.__call__
+    monkeypatch.setattr(RunLog, "__call__", lambda self, row: [log(self, row), signal.raise_signal(signal.SIGTERM)])
+    assert _call(monkeypatch, experiments.train, *flags, *train, "--resume", "False") == 75
+    shown = capsys.readouterr().out
+    assert "moved to logs/imle_net_train_logs.json.old-1" in shown and "to checkpoints/imle_net.old-1" in shown
+    command = shlex.split(shown.partition("to continue: python -m experiments.train ")[2])
+    assert command == [*map(str, flags), *map(str, train)]
+    monkeypatch.setattr(RunLog, "__call__", log)
+    assert _call(monkeypatch, experiments.train, *command) == 0
+    assert "imle_net: goes on from epoch 1 (checkpoints/imle_net/1)" in capsys.readouterr().out
     again = json.loads((here / "logs/imle_net_train_logs.json").read_text())
-    assert again["history"]["train_loss"] == logs["history"]["train_loss"]  # same seed, same machine, same bits
+    assert again["history"] == logs["history"]
+
+
+def test_a_loss_that_is_no_number_names_its_records(here, synthetic_shards, monkeypatch, capsys):
+    flags = ["--data_dir", synthetic_shards, "--batchsize", 8, "--config", SMALL, "--lr", 1e30]
+    assert _call(monkeypatch, experiments.train, *flags) == 2
+    assert "the records of its batch are in logs/imle_net_not_finite.json" in capsys.readouterr().err
+    told = json.loads((here / "logs/imle_net_not_finite.json").read_text())
+    assert told["epoch"] == 1 and len(set(told["ecg_ids"])) == 8
 
 
 @pytest.mark.parametrize(
@@ -91,6 +122,9 @@ def test_train_then_test(here, synthetic_shards, monkeypatch, capsys):
         (["--config", '{"lstm_units": 10000000}'], "'lstm_units' takes whole numbers from 1 to 1000000"),
         (["--drop_last", "False", "--num_devices", "8", "--batchsize", "56"], "leaves a last batch of"),
         (["--checkpoint_dir", "file/x"], "no checkpoint can be written to"),
+        (["--resume", "perhaps"], "'perhaps' is neither True nor False"),
+        (["--resume", "True"], "--resume True: checkpoints/imle_net holds no checkpoint to continue"),
+        (["--save_every_steps", "0"], "'0' is not a whole number of at least 1"),
     ],
 )
 def test_train_refuses_in_one_sentence(here, synthetic_shards, monkeypatch, capsys, flags, sentence):
@@ -119,7 +153,7 @@ def test_an_interrupted_run_keeps_its_checkpoints(here, synthetic_shards, monkey
 def test_logs_that_cannot_be_written_leave_earlier_checkpoints_in_place(here, synthetic_shards, monkeypatch, capsys):
     (here / "checkpoints/imle_net/1").mkdir(parents=True)
     (here / "file").touch()
-    flags = ["--data_dir", synthetic_shards, "--config", SMALL, "--log_dir", "file"]
+    flags = ["--data_dir", synthetic_shards, "--config", SMALL, "--log_dir", "file", "--resume", "False"]
     assert _call(monkeypatch, experiments.train, *flags) == 2
     assert "error: Not a directory (file/imle_net_tensorboard): a file is where" in capsys.readouterr().err
     assert (here / "checkpoints/imle_net/1").is_dir()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from functools import partial
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from imlenet_jax.classifier import load
-from imlenet_jax.errors import UserError
+from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import create_model, init_variables, make_config
 from imlenet_jax.training.checkpoint import Checkpoints, Meta, load_variables, move_aside, read_meta
 from imlenet_jax.training.optimizers import make_optimizer
@@ -117,6 +118,17 @@ def test_a_checkpoint_of_another_format_is_refused(classifier_folder):
         read_meta(classifier_folder)
 
 
+def test_a_checkpoint_from_before_runs_could_continue_is_read(classifier_folder):
+    path = classifier_folder / "0" / "meta" / "metadata"
+    told = json.loads(path.read_text())
+    for name in ("step", "history", "records", "checksums"):
+        del told[name]
+    path.write_text(json.dumps(told))
+    meta, variables = load_variables(classifier_folder)
+    assert meta.checksums == {} and meta.records is None
+    jax.tree.map(np.testing.assert_array_equal, dict(variables), dict(_variables("imle_net", meta.network_config)))
+
+
 def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"no checkpoint can be written to .*file/run \(Not a directory\)"):
@@ -136,8 +148,40 @@ def test_a_failed_save_is_one_sentence_and_leaves_the_checkpoint_before_it(tmp_p
     assert read_meta(tmp_path / "run")[0] == 1
 
 
+def test_the_next_best_is_taken_where_the_best_is_damaged(tmp_path):
+    config = make_config("mousavi", TINY["mousavi"])
+    variables = [_variables("mousavi", config, seed) for seed in (1, 2)]
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        for epoch, score in ((1, 0.9), (2, 0.6)):
+            meta = _meta("mousavi", config, epoch=epoch, metrics={"val_macro_auc": score})
+            checkpoints.save(meta, variables=variables[epoch - 1])
+    assert load_variables(tmp_path / "run")[0].epoch == 1
+    shutil.rmtree(tmp_path / "run" / "1" / "variables" / "d")
+    with pytest.warns(DataWarning, match=r"run/1 is damaged \(.*; .*run/2 is used instead"):
+        meta, found = load_variables(tmp_path / "run")
+    assert meta.epoch == 2
+    jax.tree.map(np.testing.assert_array_equal, dict(found), dict(variables[1]))
+
+
+def test_leftovers_of_a_kill_are_removed_and_never_read(classifier_folder):
+    left = [classifier_folder / "7.orbax-checkpoint-tmp", classifier_folder / ".deleted" / "3"]
+    for folder in left:
+        folder.mkdir(parents=True)
+    assert read_meta(classifier_folder, "latest")[0] == 0
+    with Checkpoints(classifier_folder):
+        assert not any(folder.exists() for folder in left)
+
+
 def test_earlier_checkpoints_are_moved_aside_not_deleted(classifier_folder):
     assert move_aside(classifier_folder) == classifier_folder.with_name("run.old-1")
     assert not classifier_folder.exists()
     assert read_meta(classifier_folder.with_name("run.old-1"))[1].model == "imle_net"
     assert move_aside(classifier_folder) is None
+    (classifier_folder.parent / "log.json").touch()
+    (classifier_folder.parent / "more.old-1").touch()
+    (classifier_folder.parent / "more").touch()
+    assert (
+        move_aside(*(classifier_folder.with_name(name) for name in ("none", "log.json", "more"))).name
+        == "log.json.old-2"
+    )
+    assert classifier_folder.with_name("more.old-2").exists()

@@ -7,8 +7,9 @@ import types
 
 import pytest
 
+from benchmarks.faults import read_events
 from imlenet_jax.errors import UserError
-from imlenet_jax.training.logs import RunLog
+from imlenet_jax.training.logs import RATE, RunLog, is_complete
 
 ROW = {
     "epoch": 1,
@@ -30,6 +31,24 @@ def test_every_epoch_is_in_the_json_and_for_tensorboard(tmp_path, capsys):
     (events,) = (tmp_path / "mousavi_tensorboard").iterdir()
     assert events.read_bytes().count(b"val_macro_auc") == 2
     assert "epoch 1: loss 0.5000, val loss 0.6000, val macro AUC 0.7000" in capsys.readouterr().out
+
+
+def test_a_log_that_goes_on_holds_each_epoch_once(tmp_path):
+    second = ROW | {"epoch": 2, "train_loss": 0.25}
+    for row in (ROW, second):  # the second was logged, but its checkpoint was lost
+        with RunLog(tmp_path, "mousavi", {}, history=[ROW][: row["epoch"] - 1]) as log:
+            log(row)
+    metrics = {name: value for name, value in ROW.items() if name != RATE}
+    assert not is_complete(tmp_path, "mousavi", [metrics])
+    with RunLog(tmp_path, "mousavi", {}, history=[metrics]) as log:
+        assert is_complete(tmp_path, "mousavi", [metrics])
+        log(second)
+    history = json.loads((tmp_path / "mousavi_train_logs.json").read_text())["history"]
+    assert history["train_loss"] == [0.5, 0.25] and RATE not in history
+    events = sorted(read_events(tmp_path / "mousavi_tensorboard"))
+    assert [(step, value) for step, tag, value in events if tag == "train_loss"] == [(1, 0.5), (2, 0.25)]
+    times = json.loads((tmp_path / "mousavi_train_times.json").read_text())
+    assert times == [{"epoch": 1, RATE: 9.0}, {"epoch": 2, RATE: 9.0}]
 
 
 def test_a_file_in_the_way_is_named(tmp_path):
