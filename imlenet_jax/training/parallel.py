@@ -98,7 +98,7 @@ class Replicas(Devices):
         """`step` on every device with its share of the batch; results are put together."""
         axes, devices = (0, 0, None, None, None), list(self.mesh.devices.flat)
         # The loss is the same on every device; to index it afterwards would send the index to the device.
-        out = (0, Outcome(None, 0))
+        out = (0, Outcome(loss=None, logits=0))  # type: ignore[arg-type]
         mapped = jax.pmap(step, "data", in_axes=axes, out_axes=out, donate_argnums=0, devices=devices)
 
         def call(state: Any, batch: Any, *rest: Any) -> Any:
