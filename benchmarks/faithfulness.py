@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.faithfulness_report import draw_curves, print_report
 from experiments.cli import Parser, boolean, execute, folds, likelihood, positive_int, seed
-from experiments.test import check
+from experiments.task import check
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.loader import select
 from imlenet_jax.data.open import SYNTHETIC, SYNTHETIC_FOLDER, open_dataset

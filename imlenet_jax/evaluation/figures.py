@@ -186,7 +186,13 @@ def _title(axes: Axes, explanation: Explanation) -> None:
     name = " ".join(explanation.name.split())
     name = name if len(name) <= 90 else f"{name[:88]} …"
     _text(axes, LEFT, 5, f"{name}   predicted: {explanation.verdict}", size=13, weight="bold")
-    _text(axes, LEFT, 11, "probability, threshold:   " + "     ".join(parts), size=10)
+    _text(
+        axes,
+        LEFT,
+        11,
+        ("probability:   " if explanation.exclusive else "probability, threshold:   ") + "     ".join(parts),
+        size=10,
+    )
     _text(axes, LEFT, 16, f"25 mm/s   10 mm/mV   {PURPOSE}", size=8, color="#444444")
 
 
