@@ -35,7 +35,7 @@ def test_rajpurkar_can_go_unclipped():
         optimizer = make_optimizer("rajpurkar", clip=clip)
         state = optimizer.update(gradient, optimizer.init(params), params)[1]
         moments.append(max(float(jnp.max(leaf)) for leaf in jax.tree.leaves(state)))
-    np.testing.assert_allclose(moments, [1, 1.6], rtol=1e-5)  # counts 1 step; (1 - b2) 40^2
+    np.testing.assert_allclose(moments, [1, 4], rtol=1e-5)  # the step's count; (1 - b1) 40
 
 
 def test_each_array_is_clipped_by_itself():
