@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.faithfulness_report import draw_curves, print_report
+from benchmarks.machine import machine
 from experiments.cli import Parser, boolean, execute, folds, likelihood, positive_int, seed
-from experiments.test import check
+from experiments.task import check
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.loader import select
 from imlenet_jax.data.open import SYNTHETIC, SYNTHETIC_FOLDER, open_dataset
@@ -129,11 +130,12 @@ class Study:
     def about(self) -> Entry:
         """What is measured, and on what."""
         args, meta = self.args, self.classifier.meta
-        return {
+        return machine("benchmarks.faithfulness") | {
             "model": meta.model,
             "config": meta.config,
             "epoch": meta.epoch,
             "trained_on_folds": meta.training.get("train_folds"),
+            "data": self.dataset.source,
             "data_fingerprint": self.dataset.fingerprint,
             "test_folds": list(args.test_folds),
             "records": len(self.rows),

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from experiments.cli import Parser, add_checkpoint_flags, add_data_flags, execute, positive_int
-from experiments.test import check, choose
+from experiments.cli import Parser, add_checkpoint_flags, add_data_flags, execute, positive_int, run_name
+from experiments.task import add_sub_flags, check, task_of
+from experiments.test import choose
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.loader import Split
 from imlenet_jax.data.open import open_dataset
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}; only imle_net has attention")
     add_data_flags(parser)
     add_checkpoint_flags(parser)
+    add_sub_flags(parser)
     parser.add_argument("--out", type=Path, default=Path("results/attention"), help="<model>_<split>/ is made below it")
     parser.add_argument(
         "--examples", type=positive_int, default=3, help="sharpest and flattest records to draw, of each"
@@ -49,13 +51,14 @@ def run(args: argparse.Namespace) -> None:
     if args.model != "imle_net":
         raise UserError(f"--model {args.model} has no attention: only imle_net can be asked where it looked")
     print_devices()
-    classifier = load(args.checkpoint_dir / args.model, args.which)
+    name = run_name(args.model, sub=args.sub)
+    classifier = load(args.checkpoint_dir / name, args.which)
     dataset = open_dataset(
         args.data_dir, classifier.sampling_rate, allow_missing=args.allow_missing, verify=args.verify
     )
-    check(classifier.meta, args.model, dataset)
-    folds, split = choose(dataset, args)
-    out = args.out / f"{args.model}_{args.split}"
+    check(classifier.meta, args.model, dataset, task_of(args))
+    split = choose(dataset, args)
+    out = args.out / f"{name}_{args.split}"
     out.mkdir(parents=True, exist_ok=True)  # before the work, so that a mistake in --out costs none
 
     weights = weights_of(_maps(classifier, split, args.batchsize))
@@ -80,9 +83,10 @@ def run(args: argparse.Namespace) -> None:
 
     about = {
         "model": args.model,
+        "task": classifier.meta.task,
         "epoch": classifier.meta.epoch,
         "split": args.split,
-        "folds": list(folds),
+        "folds": list(split.folds),
         "records": len(split),
         "data_fingerprint": dataset.fingerprint,
     }
@@ -98,13 +102,13 @@ def run(args: argparse.Namespace) -> None:
         },
     )
     lines = [
-        f"{len(split):,} records of {args.split} (folds {', '.join(map(str, folds))}), checkpoint of epoch "
+        f"{len(split):,} records of {args.split} (folds {', '.join(map(str, split.folds))}), checkpoint of epoch "
         f"{classifier.meta.epoch}. A record with several labels counts in each of its classes.",
         f"Intervals: {intervals}.",
         "Effective share: exp(entropy) of the combined map over the number of samples; 100 % is an even map.",
     ]
     tables = {"Sharpest maps": sharp, "Flattest maps": flat}
-    text = page(f"Attention of {args.model}, {args.split}", lines, figures, leads, tables, links)
+    text = page(f"Attention of {name}, {args.split}", lines, figures, leads, tables, links)
     write_atomically(out / "index.html", text.encode())
     _print(leads, weights.effective)
     print(f"page: {out / 'index.html'}")
@@ -138,6 +142,7 @@ def _draw_examples(
             thresholds=thresholds,
             notes=(f"Labels of the data set: {labels}.",),
             attention=maps.record(index),
+            exclusive=classifier.task.exclusive,
         )
         write_figures(explanation, out / "records" / str(number))
         links[number] = f"records/{number}/channel_visualization.html"

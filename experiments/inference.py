@@ -10,12 +10,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments.cli import Parser, boolean, execute, positive_float, positive_int
+from experiments.cli import Parser, boolean, execute, positive_float, positive_int, run_name
+from experiments.task import check_kind
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.ecg import ECG, read_ecg
 from imlenet_jax.data.leads import parse_lead
 from imlenet_jax.data.records import UNITS_PER_MV
 from imlenet_jax.data.sources import TABLES, TableFormat, find_records
+from imlenet_jax.data.tasks import SUB, SUPERCLASS
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.explanation import PURPOSE, Explanation, explain
 from imlenet_jax.evaluation.figures import write_figures
@@ -64,14 +66,14 @@ def run(args: argparse.Namespace) -> None:
     if any(part.is_file() for part in (args.out, *args.out.parents)):
         raise UserError(f"--out {args.out} is, or lies below, a file: name a folder")
     print_devices()
-    folder = args.checkpoint_dir / (f"{args.model}_sub" if args.sub else args.model)
+    folder = args.checkpoint_dir / run_name(args.model, sub=args.sub)
     classifier = load(folder, args.which)
-    if classifier.meta.model != args.model:
-        raise UserError(f"{folder} holds {classifier.meta.model}, not {args.model}: change --model or --checkpoint_dir")
+    check_kind(classifier.meta, args.model, SUB if args.sub else SUPERCLASS)
 
     folds = ", ".join(map(str, classifier.meta.training.get("val_folds", ())))
     thresholds = f"thresholds chosen on fold {folds}" if classifier.meta.thresholds else "no thresholds"
-    print(f"{folder}: epoch {classifier.meta.epoch}, {thresholds}")
+    rule = "the most probable class is predicted" if args.sub else thresholds
+    print(f"{folder}: epoch {classifier.meta.epoch}, {rule}")
 
     failed: list[str] = []
     bar = tqdm(total=len(files), unit="ECG")
@@ -128,7 +130,8 @@ def _summary(explanation: Explanation, folder: Path) -> str:
     lines = [f"{explanation.name}: {explanation.verdict}"]
     columns = (explanation.classes, explanation.probabilities, explanation.thresholds, explanation.predicted)
     for name, probability, threshold, predicted in zip(*columns, strict=True):
-        decision = "" if threshold is None else f"  {'yes' if predicted else 'no '}  (threshold {threshold:.3f})"
+        decision = "" if predicted is None else f"  {'yes' if predicted else 'no '}"
+        decision += "" if threshold is None else f"  (threshold {threshold:.3f})"
         lines.append(f"  {name:5}{probability:7.3f}{decision}")
     attended = [f"{lead} {100 * share:.1f} %" for lead, share in explanation.most_attended()]
     if attended:

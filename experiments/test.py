@@ -4,6 +4,7 @@ python -m experiments.test --model imle_net --data_dir data/ptb
 """
 
 import argparse
+import warnings
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,12 @@ from experiments.cli import (
     execute,
     run_name,
 )
-from imlenet_jax.data.loader import Split, select
+from experiments.task import LEAKS, REFERENCE, add_sub_flags, check, choose_records, task_of
+from imlenet_jax.data.loader import Split
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
-from imlenet_jax.data.tasks import Task, get_task
-from imlenet_jax.errors import UserError
+from imlenet_jax.data.tasks import SUPERCLASS, Task
+from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.evaluation.attention_report import png
 from imlenet_jax.evaluation.calibration import calibration, fit_temperature, format_calibration, reliability, tempered
 from imlenet_jax.evaluation.confusion import confusion, format_confusion, matrix
@@ -45,6 +47,7 @@ def main() -> None:
     add_data_flags(parser)
     add_run_flags(parser)
     add_checkpoint_flags(parser)
+    add_sub_flags(parser)
     parser.add_argument(
         "--allow_seen", type=boolean, default=False, help="test even on records that trained the network"
     )
@@ -64,16 +67,21 @@ def run(args: argparse.Namespace) -> None:
         check_folds(val_folds=args.val_folds, test_folds=args.test_folds)
     elif args.temperature:
         raise UserError("--temperature True is fitted on --val_folds: test on other folds, with --split test")
+    task_of(args)
+    if args.sub_split == REFERENCE:
+        if args.temperature:
+            raise UserError("--temperature True needs validation records apart from the test: take --sub_split clean")
+        warnings.warn(LEAKS, DataWarning, stacklevel=2)
     print_devices()
     devices = Devices(args.num_devices)
     if args.seeds == 1:
-        test_one(args, run_name(args.model), devices)
+        test_one(args, run_name(args.model, sub=args.sub), devices)
         return
-    names = [run_name(args.model, seed) for seed in range(args.seed, args.seed + args.seeds)]
+    names = [run_name(args.model, seed, args.sub) for seed in range(args.seed, args.seed + args.seeds)]
     reports = [test_one(args, name, devices) for name in names]
     summary = over_seeds(reports)
     print(f"\nover {args.seeds} seeds:\n{format_seeds(summary)}")
-    path = args.log_dir / f"{args.model}_{args.split}_seeds.json"
+    path = args.log_dir / f"{run_name(args.model, sub=args.sub)}_{args.split}_seeds.json"
     write_json(path, {"runs": names, "metrics": summary})
     print(f"over seeds: {path}")
 
@@ -82,10 +90,12 @@ def test_one(args: argparse.Namespace, name: str, devices: Devices) -> dict[str,
     """Test one checkpoint folder, write its files, and return its report."""
     meta, variables = load_variables(args.checkpoint_dir / name, args.which)
     dataset = open_dataset(args.data_dir, meta.sampling_rate, allow_missing=args.allow_missing, verify=args.verify)
-    check(meta, args.model, dataset)
-    folds, split = choose(dataset, args)
+    task, temperature = task_of(args), None
+    check(meta, args.model, dataset, task)
+    if args.sub and (trained_with := meta.training.get("sub_split")) != args.sub_split:
+        raise UserError(f"{name} was trained with --sub_split {trained_with}: test it with the same")
+    split = choose(dataset, args)
     check_unseen(meta, split, args)
-    task, temperature = get_task(meta.task), None
 
     predictor, variables = (
         Predictor(create_model(meta.model, meta.network_config), devices),
@@ -93,14 +103,14 @@ def test_one(args: argparse.Namespace, name: str, devices: Devices) -> dict[str,
     )
     logits = predictor(variables, split, meta.scaling, args.batchsize, progress="testing")
     if args.temperature:
-        validation = select(dataset, args.val_folds, "validation", args.min_likelihood)
+        validation = choose_records(args, dataset, "validation")
         outputs = predictor(variables, validation, meta.scaling, args.batchsize, progress="temperature")
         temperature = fit_temperature(task, validation.labels, outputs)
 
     report = evaluate(
         split.labels, task.log_odds(logits), meta.classes, _limits(meta.thresholds), exclusive=task.exclusive
     )
-    print(format_table(report, args.model if dataset.source == "PTB-XL" else None), end="\n\n")
+    print(format_table(report, args.model if dataset.source == "PTB-XL" and task is SUPERCLASS else None), end="\n\n")
     decisions = decide(meta, task, split.labels, logits)
     probabilities = {"as trained": tempered(task, logits)}
     if temperature is not None:
@@ -116,8 +126,9 @@ def test_one(args: argparse.Namespace, name: str, devices: Devices) -> dict[str,
         "task": meta.task,
         "epoch": meta.epoch,
         "split": args.split,
-        "folds": list(folds),
+        "folds": list(split.folds),
         "records": len(split.rows),
+        **({"sub_split": args.sub_split} if args.sub else {}),
         "data": dataset.source,
         "data_fingerprint": dataset.fingerprint,
     }
@@ -158,10 +169,9 @@ def _limits(stored: list[float | None] | None) -> np.ndarray | None:
     return None if stored is None else np.array(stored, float)
 
 
-def choose(dataset: Dataset, args: argparse.Namespace) -> tuple[tuple[int, ...], Split]:
-    """The folds that `--split` means and their records."""
-    folds, name = (args.test_folds, "test") if args.split == "test" else (args.val_folds, "validation")
-    return folds, select(dataset, folds, name, args.min_likelihood)
+def choose(dataset: Dataset, args: argparse.Namespace) -> Split:
+    """The records that `--split` means."""
+    return choose_records(args, dataset, "test" if args.split == "test" else "validation")
 
 
 def check_unseen(meta: Meta, split: Split, args: argparse.Namespace) -> None:
@@ -172,23 +182,6 @@ def check_unseen(meta: Meta, split: Split, args: argparse.Namespace) -> None:
             f"{count} of the {len(split)} records to test on trained this network, so it would look better than it is: "
             f"choose other {'--test_folds' if args.split == 'test' else '--val_folds'}, or --allow_seen True"
         )
-
-
-def check(meta: Meta, model: str, dataset: Dataset) -> None:
-    """Refuse a checkpoint that does not belong to the model or the data."""
-    if meta.model != model:
-        raise UserError(f"the checkpoint is of {meta.model}, not {model}: change --model or --checkpoint_dir")
-    for name, ours, theirs in (
-        ("classes", meta.classes, dataset.classes),
-        ("leads", meta.leads, dataset.leads),
-        ("samples per second", [meta.sampling_rate], [dataset.sampling_rate]),
-        ("samples per record", [meta.network_config.length], [dataset.length]),
-    ):
-        if list(ours) != list(theirs):
-            raise UserError(
-                f"the checkpoint was trained on {name} {', '.join(map(str, ours))}, "
-                f"but the data has {', '.join(map(str, theirs))}: choose another --data_dir or --checkpoint_dir"
-            )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ from experiments.cli import (
     positive_int,
     run_name,
 )
-from imlenet_jax.data.loader import Split, check_batchsize, select
+from experiments.task import LEAKS, REFERENCE, add_sub_flags, choose_records, load_base, task_of
+from imlenet_jax.data.loader import Split, check_batchsize
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.errors import DataWarning, UserError
@@ -83,7 +84,7 @@ def main() -> None:
         help="constants of the network to change, as JSON: '{\"lstm_units\": 32}'",
     )
     parser.add_argument("--loggr", type=boolean, default=False, help="log to wandb too")
-    parser.add_argument("--sub", type=boolean, default=False, help="sub-diagnosis of MI (not available yet)")
+    add_sub_flags(parser)
     _add_resume_flags(parser)
     _add_machine_flags(parser)
     execute(parser, run)
@@ -121,8 +122,9 @@ def _add_machine_flags(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train."""
     entry(args.model)
-    if args.sub:
-        raise UserError("--sub True, the sub-diagnosis of MI, is not available in this version: leave it out")
+    task_of(args)  # refuses flags that do not go together
+    if args.sub and args.config:
+        raise UserError("--sub True takes the constants of the 5-class network that it starts from: leave --config out")
     check_folds(train_folds=args.train_folds, val_folds=args.val_folds, test_folds=args.test_folds)
     if args.deterministic:  # XLA reads its flags when it starts, which it has not yet
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
@@ -135,8 +137,9 @@ def run(args: argparse.Namespace) -> None:
     if args.dtype != "float32" and jax.default_backend() == "cpu":
         warnings.warn("--dtype bfloat16 does not pay on a CPU: it is slower than float32", DataWarning, stacklevel=2)
     dataset = _open(args)
-    train = select(dataset, args.train_folds, "training", args.min_likelihood)
-    validation = select(dataset, args.val_folds, "validation", args.min_likelihood)
+    if args.sub_split == REFERENCE:
+        warnings.warn(LEAKS, DataWarning, stacklevel=2)
+    train, validation = (choose_records(args, dataset, name) for name in ("training", "validation"))
     check(args, train, validation, devices)
     args.data_on_device = _place(args.data_on_device, train, devices)
     try:
@@ -148,16 +151,18 @@ def run(args: argparse.Namespace) -> None:
         sys.exit(os.EX_TEMPFAIL)
     if is_first_process():
         again = f" --seed {args.seed} --seeds {args.seeds}" if args.seeds > 1 else ""
-        print(f"next: python -m experiments.test --model {args.model} --data_dir {args.data_dir}{again}")
+        sub = " --sub True" * args.sub + f" --sub_split {REFERENCE}" * (args.sub_split == REFERENCE)
+        print(f"next: python -m experiments.test --model {args.model} --data_dir {args.data_dir}{sub}{again}")
 
 
 def train_one(
     args: argparse.Namespace, seed: int, dataset: Dataset, train: Split, validation: Split, devices: Devices
 ) -> None:
     """Train the network of one seed, or the rest of it, with checkpoints and logs of its own."""
-    name = run_name(args.model, seed if args.seeds > 1 else None)
+    base_name, name = (run_name(args.model, seed if args.seeds > 1 else None, sub) for sub in (False, args.sub))
     args = argparse.Namespace(**vars(args) | {"seed": seed})
-    meta, folder = describe(args, dataset, train), args.checkpoint_dir / name
+    base, variables = load_base(args.checkpoint_dir / base_name, args, dataset) if args.sub else (None, None)
+    meta, folder = describe(args, dataset, train, base), args.checkpoint_dir / name
     recipe = Recipe(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)})
     start, watch = find_start(folder, meta, args.resume), Watch(args.save_every_steps, args.save_every_minutes)
     history = start.meta.history if start else []
@@ -172,8 +177,9 @@ def train_one(
         if log:
             print(f"{name}: {len(train.rows)} records to train on, {len(validation.rows)} to validate on")
         checkpoints = stack.enter_context(Checkpoints(folder))
+        say = log or (lambda row: None)
         try:
-            best = fit(meta, train, validation, recipe, devices, checkpoints, log or (lambda row: None), start, watch)
+            best = fit(meta, train, validation, recipe, devices, checkpoints, say, start, watch, variables)
         except NotFinite as error:
             raise UserError(_explain(error, args.log_dir, name, train)) from error
     if log:
@@ -239,22 +245,28 @@ def check(args: argparse.Namespace, train: Split, validation: Split, devices: De
         raise UserError("all validation records have the same classes, so no epoch is the best: change --val_folds")
 
 
-def describe(args: argparse.Namespace, dataset: Dataset, train: Split) -> Meta:
-    """What the run's checkpoints say of themselves."""
-    sizes = {"leads": len(dataset.leads), "length": dataset.length, "classes": len(dataset.classes)}
-    usual = args.train_folds == SCALER_FOLDS and args.min_likelihood is None
+def describe(args: argparse.Namespace, dataset: Dataset, train: Split, base: Meta | None = None) -> Meta:
+    """What the run's checkpoints say of themselves; `base` is the network that training starts from."""
+    task = task_of(args)
+    sizes = {"leads": len(dataset.leads), "length": dataset.length, "classes": len(task.classes)}
+    usual = args.train_folds == SCALER_FOLDS and args.min_likelihood is None and not args.sub
     mean, std = dataset.scaler if usual else dataset.fit_scaler(train.rows)
     flags = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    if base:
+        started_from = {"epoch": base.epoch, "data_fingerprint": base.data_fingerprint, **base.training}
+        flags |= {"started_from": started_from}
+    constants = base.config if base else args.config
     return Meta(
         model=args.model,
-        config=dataclasses.asdict(make_config(args.model, args.config | sizes)),
-        classes=list(dataset.classes),
+        config=dataclasses.asdict(make_config(args.model, constants | sizes)),
+        classes=list(task.classes),
         leads=list(dataset.leads),
         sampling_rate=dataset.sampling_rate,
         scaler={"mean": mean, "std": std},
         data_fingerprint=dataset.fingerprint,
         training=flags,
         records=seen(train),
+        task=task.name,
     )
 
 

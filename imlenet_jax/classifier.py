@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from imlenet_jax.data.plausibility import wrong_unit
+from imlenet_jax.data.tasks import get_task
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import create_model
 from imlenet_jax.training.checkpoint import Meta, load_variables
@@ -34,8 +34,10 @@ class Classifier:
     def __init__(self, meta: Meta, variables: dict[str, Any]):
         self.meta = meta
         self.variables = variables
+        self.task = get_task(meta.task)
         self.network: Any = create_model(meta.model, meta.network_config)
-        self._apply: Callable[..., Any] = jax.jit(partial(_apply, self.network, meta.scaling))
+        squash = jax.nn.softmax if self.task.exclusive else jax.nn.sigmoid
+        self._apply: Callable[..., Any] = jax.jit(partial(_apply, self.network, squash, meta.scaling))
         self._logits = partial(_logits, self.network, meta.scaling)
 
     @property
@@ -68,7 +70,7 @@ class Classifier:
         return other
 
     def predict_proba(self, signals: np.ndarray, batchsize: int = 32) -> np.ndarray:
-        """Class probabilities, `(n, classes)` float32.
+        """Class probabilities, `(n, classes)` float32; those of exclusive classes sum to one.
 
         Args:
             signals: `(n, time, leads)` in mV, at `sampling_rate`, leads in the order of `leads`; not standardised.
@@ -129,9 +131,11 @@ class Classifier:
         return signals
 
 
-def _apply(network: Any, scaler: Any, variables: Any, millivolts: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+def _apply(
+    network: Any, squash: Callable[..., jax.Array], scaler: Any, variables: Any, millivolts: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
     logits, aux = network.apply(variables, (millivolts - scaler.mean) / scaler.std, train=False)
-    return jnp.asarray(jax.nn.sigmoid(logits)), aux
+    return squash(logits), aux
 
 
 def _logits(network: Any, scaler: Any, variables: Any, millivolts: jax.Array) -> jax.Array:

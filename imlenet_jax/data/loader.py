@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from imlenet_jax.data.ptbxl import superclass_labels
+from imlenet_jax.data.infarction import reference_split
 from imlenet_jax.data.shards import Dataset
+from imlenet_jax.data.tasks import SUB, SUPERCLASS, Task
 from imlenet_jax.errors import UserError
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The records of some folds that have a superclass.
+    """The records of some folds that have a class.
 
     Attributes:
         dataset: where they are.
@@ -62,26 +63,52 @@ class Split:
         """(n,) int64."""
         return self.dataset.ecg_id[self.rows]
 
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The folds that the records are of, in order."""
+        return tuple(np.unique(self.dataset.fold[self.rows]).tolist())
 
-def select(dataset: Dataset, folds: tuple[int, ...], name: str, min_likelihood: float | None = None) -> Split:
-    """The records of `folds` that have a superclass; labels are made here, so a change of policy needs no `prepare`.
+
+def select(
+    dataset: Dataset,
+    folds: tuple[int, ...],
+    name: str,
+    min_likelihood: float | None = None,
+    task: Task = SUPERCLASS,
+) -> Split:
+    """The records of `folds` that have a class; labels are made here, so a change of policy needs no `prepare`.
 
     Args:
         dataset: prepared records.
         folds: numbers from 1 to 10.
         name: `training`, `validation` or `test`, for the error.
         min_likelihood: see `superclass_labels`.
+        task: what the labels are.
 
     Raises:
         UserError: there are no such records.
     """
-    labels = superclass_labels(dataset.scp_codes, dataset.statements, min_likelihood)
+    labels = task.labels(dataset.scp_codes, dataset.statements, min_likelihood)
     rows = np.flatnonzero(np.isin(dataset.fold, folds) & labels.any(axis=1))
     if not len(rows):
         numbers = ", ".join(map(str, folds))
+        classes = "a superclass" if task is SUPERCLASS else f"one of {', '.join(task.classes)}"
         raise UserError(
-            f"{dataset.path} has no {name} records with a superclass in folds {numbers}: change {_FLAGS[name]}"
+            f"{dataset.path} has no {name} records with {classes} in folds {numbers}: change {_FLAGS[name]}"
         )
+    return Split(dataset, rows, labels[rows].astype(np.float32))
+
+
+def select_reference(dataset: Dataset, name: str, min_likelihood: float | None = None) -> Split:
+    """The records of the reference's own split for the sub-diagnosis, whose validation and test are one (`reference_split`).
+
+    Raises:
+        UserError: there are no such records.
+    """
+    labels = SUB.labels(dataset.scp_codes, dataset.statements, min_likelihood)
+    rows = reference_split(labels, dataset.fold, training=name == "training")
+    if not len(rows):
+        raise UserError(f"{dataset.path} has no {name} records for --sub_split reference: take --sub_split clean")
     return Split(dataset, rows, labels[rows].astype(np.float32))
 
 

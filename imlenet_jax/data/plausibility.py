@@ -67,7 +67,7 @@ def wrong_unit(deflection: float) -> list[str]:
     if low <= deflection <= high or deflection == 0:
         return []
     hint = "is it in uV, or in steps of the converter?" if deflection > high else "is it in V?"
-    return [f"the leads typically deflect by {deflection:.3g} mV: {hint}"]
+    return [f"the leads typically deflect by {float(f'{deflection:.3g}'):g} mV: {hint}"]
 
 
 def _wrong_rate(signal_mv: np.ndarray, sampling_rate: float) -> list[str]:
@@ -97,7 +97,9 @@ def _wrong_leads(signal_mv: np.ndarray, leads: Sequence[str]) -> list[str]:
     wrong = share > CONTRADICTION
     if not wrong.any():
         return []
-    return [f"{_names(limbs, wrong)} contradict I and II: are limb leads misnamed, swapped or inverted?"]
+    return [
+        f"{_names(limbs, wrong)} {'contradicts' if wrong.sum() == 1 else 'contradict'} I and II: are limb leads misnamed, swapped or inverted?"
+    ]
 
 
 def _deflection(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:

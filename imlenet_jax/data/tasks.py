@@ -1,12 +1,14 @@
 """What a network is asked: its classes, how they exclude each other, and the labels of records."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
-from imlenet_jax.data.ptbxl import SUPERCLASSES
+from imlenet_jax.data import infarction
+from imlenet_jax.data.ptbxl import SUPERCLASSES, superclass_labels
 from imlenet_jax.errors import UserError
 
 
@@ -18,11 +20,13 @@ class Task:
         name: as checkpoints have it.
         classes: in the order of the network's outputs.
         exclusive: whether a record has exactly one of them (softmax) or any number (sigmoid).
+        labels: `(n, classes)` 0 or 1, from what `superclass_labels` takes; a row of zeros is left out.
     """
 
     name: str
     classes: tuple[str, ...]
     exclusive: bool
+    labels: Callable[..., np.ndarray]
 
     def log_odds(self, logits: ArrayLike) -> NDArray[np.float64]:
         """Log-odds of each class `(n, classes)` from a network's logits; their sigmoid is the class's probability.
@@ -36,8 +40,9 @@ class Task:
         return values - np.stack([logsumexp(values[..., other], axis=-1) for other in others], axis=-1)
 
 
-SUPERCLASS = Task("superclass", SUPERCLASSES, exclusive=False)
-TASKS = {task.name: task for task in (SUPERCLASS,)}
+SUPERCLASS = Task("superclass", SUPERCLASSES, exclusive=False, labels=superclass_labels)
+SUB = Task("sub-diagnosis of MI", infarction.CLASSES, exclusive=True, labels=infarction.infarction_labels)
+TASKS = {task.name: task for task in (SUPERCLASS, SUB)}
 
 
 def get_task(name: str) -> Task:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from imlenet_jax.data.ecg import ECG
 from imlenet_jax.errors import DataWarning
 from imlenet_jax.evaluation.attention import Attention, attention_maps
+from imlenet_jax.evaluation.metrics import most_probable
 
 if TYPE_CHECKING:
     from imlenet_jax.classifier import Classifier
@@ -35,6 +36,7 @@ class Explanation:
         thresholds: a class is predicted from this probability on; None where there is none.
         notes: sentences for the reader, such as what was changed in the record.
         attention: that of this record, without the first axis (`Attention.record`); None for networks without.
+        exclusive: whether a record has exactly one of the classes: then the most probable one is predicted.
     """
 
     name: str
@@ -46,10 +48,13 @@ class Explanation:
     thresholds: tuple[float | None, ...]
     notes: tuple[str, ...] = ()
     attention: Attention | None = None
+    exclusive: bool = False
 
     @property
     def predicted(self) -> tuple[bool | None, ...]:
-        """Per class whether its probability reaches the threshold; None where there is none."""
+        """Per class whether its probability reaches the threshold, or is the highest; None where neither counts."""
+        if self.exclusive:
+            return tuple(most_probable(self.probabilities[None])[0].tolist())
         pairs = zip(self.probabilities, self.thresholds, strict=True)
         return tuple(None if limit is None else bool(value >= limit) for value, limit in pairs)
 
@@ -113,6 +118,7 @@ def explain(classifier: "Classifier", ecgs: Sequence[ECG], batchsize: int = 32) 
             thresholds=tuple(classifier.meta.thresholds or [None] * len(classifier.classes)),
             notes=(*(f"implausible: {finding}" for finding in ecg.findings), *ecg.notes),
             attention=None if maps is None else maps.record(row),
+            exclusive=classifier.task.exclusive,
         )
         for row, ecg in enumerate(ecgs)
     ]

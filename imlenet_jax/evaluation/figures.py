@@ -79,8 +79,8 @@ def draw(explanation: Explanation) -> Figure:
         _text(axes, LEFT + second * MM_PER_SECOND, TOP + height + 4, f"{second} s", ha="center")
     if attention:
         _lead_weights(axes, attention, TOP + rows, LEFT + length + 4)
-        _rhythm(axes, attention, length, TOP + height + 9)
-        _colour_bar(axes, even_shares(attention.combined), TOP + height + 24)
+        _rhythm(axes, attention, length, TOP + height + 10)
+        _colour_bar(axes, even_shares(attention.combined), TOP + height + 25)
     for number, line in enumerate(footer):
         _text(axes, LEFT, notes + 4.2 * number + 2, line, size=7.5, color="#444444")
     return figure
@@ -173,7 +173,8 @@ def _colour_bar(axes: Axes, shares: NDArray, y: float) -> None:
     for step, width in enumerate(WIDTHS):
         axes.plot(edges[step : step + 2], [y, y], color=COLOUR_MAP(step), linewidth=4 * width, solid_capstyle="butt")
     for share in low + (high - low) * np.linspace(0, 1, 6) ** 2:
-        _text(axes, LEFT + span * float(depth(share, low, high)), y + 4.5, f"{share:.3g}", ha="center")
+        shown = f"{share:.3g}" if share > high / 1000 else "0"  # not 3.44e-07, which no eye tells from it
+        _text(axes, LEFT + span * float(depth(share, low, high)), y + 4.5, shown, ha="center")
     caption = f"weight of a sample, all three levels: multiples of an even share (1 = 1/{shares.size:,})"
     _text(axes, LEFT + span + 8, y, caption, size=8)
 
@@ -186,7 +187,13 @@ def _title(axes: Axes, explanation: Explanation) -> None:
     name = " ".join(explanation.name.split())
     name = name if len(name) <= 90 else f"{name[:88]} …"
     _text(axes, LEFT, 5, f"{name}   predicted: {explanation.verdict}", size=13, weight="bold")
-    _text(axes, LEFT, 11, "probability, threshold:   " + "     ".join(parts), size=10)
+    _text(
+        axes,
+        LEFT,
+        11,
+        ("probability:   " if explanation.exclusive else "probability, threshold:   ") + "     ".join(parts),
+        size=10,
+    )
     _text(axes, LEFT, 16, f"25 mm/s   10 mm/mV   {PURPOSE}", size=8, color="#444444")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import flax.linen as nn
@@ -111,6 +112,12 @@ def init_variables(network: nn.Module, key: jax.Array) -> dict[str, Any]:
     return {"batch_stats": {}, **network.init(key, jnp.zeros((1, config.length, config.leads)))}
 
 
+def with_new_head(network: nn.Module, variables: dict[str, Any], key: jax.Array) -> dict[str, Any]:
+    """The variables of a network that differs from `network` in its classes alone, with a last layer drawn anew."""
+    drawn = jax.jit(partial(init_variables, network))(key)
+    return {**variables, "params": {**variables["params"], "head": drawn["params"]["head"]}}
+
+
 def abstract_variables(network: nn.Module) -> dict[str, Any]:
     """The shapes and types of a network's variables, without any array."""
     return jax.eval_shape(lambda: init_variables(network, jax.random.key(0)))
@@ -125,4 +132,5 @@ __all__ = [
     "entry",
     "init_variables",
     "make_config",
+    "with_new_head",
 ]

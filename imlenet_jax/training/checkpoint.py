@@ -48,11 +48,12 @@ logging.getLogger("absl").setLevel(logging.CRITICAL)
 class Meta:
     """What a checkpoint says of itself, in JSON types.
 
-    `task` names what the network is asked (`imlenet_jax.data.tasks`). `config` holds the fields of the network's configuration, `thresholds` one per class (of the best F1 on the
-    validation records; None where there is none), `youden` the same by Youden's index, `training` the flags of the run,
-    `metrics` those of the epoch, `history` those of all epochs up to it, and `step` the steps made in the next one.
-    `records` says which records trained it (`imlenet_jax.training.seen`), `checksums` is the CRC-32 of each item of
-    arrays. Old checkpoints have none of the last four.
+    `task` names what the network is asked (`imlenet_jax.data.tasks`). `config` holds the fields of the network's
+    configuration, `thresholds` one per class (of the best F1 on the validation records; None where there is none),
+    `youden` the same by Youden's index, `training` the flags of the run and, for the sub-diagnosis, the network that it
+    started from, `metrics` those of the epoch, `history` those of all epochs up to it, and `step` the steps made in the
+    next one. `records` says which records trained it (`imlenet_jax.training.seen`), `checksums` is the CRC-32 of each
+    item of arrays. Old checkpoints have none of the last four.
     """
 
     model: str

@@ -21,7 +21,7 @@ RATE = "records_per_second"
 class RunLog:
     """The log of one run: call it with each epoch's metrics. Use as a context manager.
 
-    Writes `<log_dir>/<name>_train_logs.json`, a list of values per metric (null where one does not exist), anew after
+    Writes `<log_dir>/<name>_train_logs.json` (`<name>_disease.json` of a sub-diagnosis), a list of values per metric (null where one does not exist), anew after
     every epoch, TensorBoard files under `<log_dir>/<name>_tensorboard`, and `<log_dir>/<name>_train_times.json`, the
     rates, which no two runs share. Both of the others are made from `history`, so they hold each epoch once.
 
@@ -108,9 +108,10 @@ class RunLog:
 
 def run_files(log_dir: Path, name: str) -> tuple[Path, Path, Path]:
     """What the log of a run consists of: metrics, TensorBoard's folder, rates."""
-    stems = (f"{name}_train_logs.json", f"{name}_tensorboard", f"{name}_train_times.json")
-    metrics, events, times = (Path(log_dir) / stem for stem in stems)
-    return metrics, events, times
+    metrics = f"{name}_disease.json" if name.endswith("_sub") else f"{name}_train_logs.json"  # the reference's names
+    stems = (metrics, f"{name}_tensorboard", f"{name}_train_times.json")
+    logs, events, times = (Path(log_dir) / stem for stem in stems)
+    return logs, events, times
 
 
 def is_complete(log_dir: Path, name: str, history: Sequence[dict[str, float]]) -> bool:

@@ -25,6 +25,7 @@ from imlenet_jax.data.loader import (
     train_batches,
     train_rows,
 )
+from imlenet_jax.data.tasks import SUPERCLASS, Task, get_task
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.metrics import (
     best_thresholds,
@@ -88,11 +89,13 @@ def fit(
     report: Callable[[Row], None] = lambda row: None,
     start: Start | None = None,
     watch: Watch | None = None,
+    variables: dict[str, Any] | None = None,
 ) -> Row:
     """Train the network that `meta` describes, save every epoch (the latest and the best stay), return the best row.
 
     Selection and early stopping both go by the exact macro AUC of the validation records. `report` is given the
     metrics of every epoch. A run goes on at `start`, to the bit, and saves within an epoch and stops when `watch` says.
+    One that does not go on starts from `variables`, drawn anew where there are none.
 
     Raises:
         UserError: the batch does not fit the data or the devices.
@@ -102,7 +105,8 @@ def fit(
     warn_undefined_auc(validation.labels, meta.classes)
     trainer = Trainer(meta, train, recipe, devices)
     predict = Predictor(create_model(meta.model, meta.network_config, dtype=DTYPES[recipe.dtype]), devices)
-    state, unfinished = trainer.start(start), start.unfinished if start else None
+    task = get_task(meta.task)
+    state, unfinished = trainer.start(start, variables), start.unfinished if start else None
     history = list(start.meta.history) if start else []
     selection = Selection(recipe.patience, history)
     watch = watch or Watch()
@@ -116,9 +120,9 @@ def fit(
         unfinished = None
         whole = devices.get_state(state)
         logits = predict(whole.variables, validation, meta.scaling, recipe.batchsize)
-        row |= _validation_row(logits, validation)
+        row |= _validation_row(task, logits, validation)
         history.append(row)
-        limits = _thresholds(logits, validation)
+        limits = {} if task.exclusive else _thresholds(logits, validation)
         checkpoints.save(dataclasses.replace(under_way(meta, history), **limits), whole)
         watch.saved()
         report(row | {RATE: rate})
@@ -143,21 +147,24 @@ class Trainer:
         if jax.process_count() > 1 and recipe.data_on_device:
             raise UserError("--data_on_device True: each of several processes reads only its part; choose False")
         self._meta, self._train, self._recipe, self._devices = meta, train, recipe, devices
-        self._optimizer = make_optimizer(meta.model, recipe.lr)
+        self._task = get_task(meta.task)
+        self._optimizer = make_optimizer(meta.model, recipe.lr, clip=self._task is SUPERCLASS)
         network = create_model(meta.model, meta.network_config, devices.axis_name, DTYPES[recipe.dtype])
-        step = partial(train_step, network, self._optimizer, axis_name=devices.axis_name)
+        exclusive = self._task.exclusive
+        step = partial(train_step, network, self._optimizer, axis_name=devices.axis_name, exclusive=exclusive)
         self._plain_step = partial(several_steps, step) if recipe.steps_per_call > 1 else step
         self._step = devices.compile_step(self._plain_step)
         # On the devices once: a step is then given nothing but a batch.
         scaler = jax.tree.map(np.float32, meta.scaling)  # several processes compare what they put, in float32
         self._constants = devices.put_everywhere((self._records(), scaler, np.uint32(recipe.seed)))
 
-    def start(self, at: Start | None = None) -> TrainState:
-        """The state before the first step, or that of a checkpoint."""
+    def start(self, at: Start | None = None, variables: dict[str, Any] | None = None) -> TrainState:
+        """The state before the first step, from `variables` or new ones, or that of a checkpoint."""
         if at is not None:
             return self._devices.put_state(at.state)
-        network = create_model(self._meta.model, self._meta.network_config)
-        variables = jax.jit(partial(init_variables, network))(jax.random.key(self._recipe.seed))
+        if variables is None:
+            network = create_model(self._meta.model, self._meta.network_config)
+            variables = jax.jit(partial(init_variables, network))(jax.random.key(self._recipe.seed))
         return self._devices.put_state(new_state(variables, self._optimizer))
 
     def epoch(
@@ -205,11 +212,12 @@ class Trainer:
 
         logits = _joined(outcomes).logits
         labels = self._train.labels[self._order(epoch)[: len(logits)]]
+        log_odds = self._task.log_odds(logits)
         row = {
             "epoch": epoch,
             "train_loss": float(np.mean(losses)),
-            "train_macro_auc": float(macro_auc_present(labels, logits)),
-            "train_mean_accuracy": float(mean_accuracy(labels, sigmoid(logits))),
+            "train_macro_auc": float(macro_auc_present(labels, log_odds)),
+            "train_mean_accuracy": float(mean_accuracy(labels, sigmoid(log_odds))),
         }
         return state, row, (len(logits) - first * recipe.batchsize) / seconds
 
@@ -320,12 +328,13 @@ def _origin(error: FloatingPointError) -> str:
     return f"{str(error).splitlines()[0]}{where}"
 
 
-def _validation_row(logits: np.ndarray, validation: Split) -> Row:
-    losses = np.asarray(record_losses(logits, validation.labels))  # type: ignore[arg-type]
+def _validation_row(task: Task, logits: np.ndarray, validation: Split) -> Row:
+    losses = np.asarray(record_losses(logits, validation.labels, task.exclusive))  # type: ignore[arg-type]
+    log_odds = task.log_odds(logits)
     return {
         "val_loss": float(np.mean(losses)),
-        SCORE: float(macro_auc_present(validation.labels, logits)),
-        "val_mean_accuracy": float(mean_accuracy(validation.labels, sigmoid(logits))),
+        SCORE: float(macro_auc_present(validation.labels, log_odds)),
+        "val_mean_accuracy": float(mean_accuracy(validation.labels, sigmoid(log_odds))),
     }
 
 

@@ -64,18 +64,22 @@ def standardise(batch: Batch, scaler: Scaler) -> jax.Array:
     return (millivolts - scaler.mean) / scaler.std
 
 
-def record_losses(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """Binary cross-entropy per record, `(batch,)`: the mean over classes, computed from logits."""
+def record_losses(logits: jax.Array, label: jax.Array, exclusive: bool = False) -> jax.Array:
+    """Cross-entropy per record, `(batch,)`, from logits: the mean of binary ones, or of a softmax for exclusive classes."""
+    if exclusive:
+        return optax.softmax_cross_entropy(logits, label)
     return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, label), axis=-1)
 
 
-def loss_and_gradient(network: nn.Module, state: TrainState, x: jax.Array, label: jax.Array, key: jax.Array):
+def loss_and_gradient(
+    network: nn.Module, state: TrainState, x: jax.Array, label: jax.Array, key: jax.Array, exclusive: bool = False
+):
     """`((loss, (logits, batch_stats)), gradient)` in training mode; `key` draws the dropout."""
 
     def loss_fn(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
         (logits, _), changed = network.apply(variables, x, train=True, mutable=["batch_stats"], rngs={"dropout": key})
-        return jnp.mean(record_losses(logits, label)), (logits, changed.get("batch_stats", {}))
+        return jnp.mean(record_losses(logits, label, exclusive)), (logits, changed.get("batch_stats", {}))
 
     return jax.value_and_grad(loss_fn, has_aux=True)(state.params)
 
@@ -88,12 +92,13 @@ def update(
     label: jax.Array,
     key: jax.Array,
     axis_name: str | None = None,
+    exclusive: bool = False,
 ) -> tuple[TrainState, Outcome]:
     """One optimizer step on standardised signals `x` `(batch, length, leads)` and labels `(batch, classes)`.
 
     Under `jax.pmap`, `axis_name` is what the loss and its gradient are averaged over.
     """
-    (loss, (logits, batch_stats)), gradient = loss_and_gradient(network, state, x, label, key)
+    (loss, (logits, batch_stats)), gradient = loss_and_gradient(network, state, x, label, key, exclusive)
     if axis_name is not None:
         loss, gradient = jax.lax.pmean((loss, gradient), axis_name)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
@@ -110,6 +115,7 @@ def train_step(
     scaler: Scaler,
     seed: jax.Array,
     axis_name: str | None = None,
+    exclusive: bool = False,
 ) -> tuple[TrainState, Outcome]:
     """One step on a batch as the loader makes it, or on the rows `batch` `(batch,)` int32 of `records` on the device.
 
@@ -119,7 +125,7 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     if axis_name is not None:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-    return update(network, optimizer, state, standardise(batch, scaler), batch.label, key, axis_name)
+    return update(network, optimizer, state, standardise(batch, scaler), batch.label, key, axis_name, exclusive)
 
 
 def _gather(batch: Batch | jax.Array, records: Batch | None) -> Batch:

@@ -7,9 +7,10 @@ import threading
 import numpy as np
 import pytest
 
-from imlenet_jax.data.loader import epoch_order, eval_batches, prefetch, select, train_batches
+from imlenet_jax.data.loader import epoch_order, eval_batches, prefetch, select, select_reference, train_batches
 from imlenet_jax.data.prepare import prepare
 from imlenet_jax.data.shards import open_shards
+from imlenet_jax.data.tasks import SUB
 from imlenet_jax.errors import UserError
 
 TRAIN = tuple(range(1, 9))
@@ -33,6 +34,20 @@ def test_select_takes_labelled_records_of_the_folds(dataset, split):
     np.testing.assert_array_equal(split.ecg_id, np.array(expected) + 1)
     assert split.labels.dtype == np.float32
     assert split.labels[0].tolist() == [0, 0, 0, 1, 0]
+
+
+def test_the_task_decides_labels_and_records(dataset):
+    everyone = tuple(range(1, 11))
+    found = select(dataset, everyone, "test", task=SUB)
+    normal = [row for row in range(24) if "NORM" in dataset.scp_codes[row]]  # the IMI are 50 % likely
+    assert found.rows.tolist() == normal and found.labels.tolist() == len(normal) * [[0, 0, 1]]
+    assert found.folds == tuple(sorted({int(dataset.fold[row]) for row in normal}))
+    with pytest.raises(UserError, match="no test records with one of ASMI, IMI, NORM in folds 1, 2: change --test"):
+        select(dataclasses.replace(dataset, fold=np.full(24, 3)), (1, 2), "test", task=SUB)
+    reference = select_reference(dataset, "training")
+    assert reference.rows.tolist() == [row for row in normal if dataset.fold[row] <= 2]
+    with pytest.raises(UserError, match="no test records for --sub_split reference: take --sub_split clean"):
+        select_reference(dataclasses.replace(dataset, fold=np.full(24, 1)), "test")
 
 
 def test_min_likelihood_drops_stated_ones_only(dataset):

@@ -50,7 +50,7 @@ def test_qrs_complexes_are_found_where_they_are(rate):
         (lambda x: x / 1000, "mV: is it in V?"),
         (lambda x: swap(x, "I", "II"), "contradict I and II"),
         (lambda x: swap(x, "II", "III"), "contradict I and II"),
-        (lambda x: change(x, "aVR", np.negative), "aVR contradict I and II"),
+        (lambda x: change(x, "aVR", np.negative), "aVR contradicts I and II"),
         (lambda x: np.random.default_rng(0).normal(size=x.shape), "QRS"),
     ],
 )

@@ -16,7 +16,7 @@ from imlenet_jax.evaluation.calibration import (
 )
 from imlenet_jax.evaluation.diagrams import draw_reliability, wilson_interval
 
-EXCLUSIVE = Task("three", ("A", "B", "C"), exclusive=True)
+EXCLUSIVE = Task("three", ("A", "B", "C"), exclusive=True, labels=SUPERCLASS.labels)
 
 
 def test_reliability_and_ece_by_hand():

@@ -9,6 +9,7 @@ import pytest
 
 from imlenet_jax.data.ecg import ECG
 from imlenet_jax.data.ptbxl import LEADS
+from imlenet_jax.data.tasks import SUPERCLASS
 from imlenet_jax.evaluation.explanation import PURPOSE, Explanation, explain
 
 
@@ -29,10 +30,18 @@ def test_classes_are_predicted_from_their_threshold_on(thresholds, predicted, ve
     assert explanation.verdict == verdict
 
 
+def test_of_exclusive_classes_the_most_probable_is_predicted():
+    signal, probabilities = np.zeros((1000, 12)), np.array([0.3, 0.45, 0.25])
+    names = ("ASMI", "IMI", "NORM")
+    explanation = Explanation("x", signal, 100, ("I",) * 12, names, probabilities, (None,) * 3, exclusive=True)
+    assert explanation.predicted == (False, True, False) and explanation.verdict == "IMI"
+    assert explanation.as_json()["classes"]["IMI"] == {"probability": 0.45, "threshold": None, "predicted": True}
+
+
 class Network:
     """In place of a Classifier: probabilities and attention that tell which record they are of."""
 
-    classes, leads, sampling_rate = ("CD", "MI"), LEADS, 100
+    classes, leads, sampling_rate, task = ("CD", "MI"), LEADS, 100, SUPERCLASS
 
     def __init__(self, model="imle_net", thresholds=(0.5, None)):
         self.meta = SimpleNamespace(model=model, thresholds=thresholds)

@@ -116,6 +116,12 @@ def test_a_loss_that_is_no_number_names_its_records(here, synthetic_shards, monk
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
+        (
+            ["--sub", "True"],
+            "--sub True starts from a trained 5-class network, and checkpoints/imle_net does not exist",
+        ),
+        (["--sub", "True", "--config", SMALL], "--sub True takes the constants of the 5-class network"),
+        (["--sub_split", "reference"], "--sub_split reference is for the sub-diagnosis of MI: add --sub True"),
         (["--data_dir", "nowhere"], "--data_dir nowhere: no such folder"),
         (["--data_dir", "."], "ptbxl_database.csv"),
         (["--num_devices", "99"], "--num_devices 99: there are 8"),

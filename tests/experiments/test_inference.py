@@ -13,6 +13,7 @@ from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.ecg import read_ecg
 from imlenet_jax.data.ptbxl import LEADS, SUPERCLASSES
 from imlenet_jax.data.sources import read_source
+from imlenet_jax.data.tasks import SUB, SUPERCLASS
 from imlenet_jax.models import create_model, init_variables, make_config
 from imlenet_jax.training.checkpoint import Checkpoints, Meta
 
@@ -23,11 +24,17 @@ SMALL = {"filters": [4, 4], "blocks_per_stage": 1, "lstm_units": 4, "attention_d
 def checkpoints(tmp_path_factory):
     """A folder with an untrained imle_net and its sub-diagnosis."""
     folder = tmp_path_factory.mktemp("inference") / "checkpoints"
-    for name, thresholds in (("imle_net", [0.1, 0.9, 0.1, 0.9, None]), ("imle_net_sub", None)):
-        config = make_config("imle_net", SMALL)
+    for name, thresholds, task in (
+        ("imle_net", [0.1, 0.9, 0.1, 0.9, None], SUPERCLASS),
+        ("imle_net_sub", None, SUB),
+        ("swapped/imle_net", None, SUB),
+        ("swapped/imle_net_sub", None, SUPERCLASS),
+    ):
+        values = SMALL | {"classes": len(task.classes)}
+        config = make_config("imle_net", values)
         variables = jax.jit(functools.partial(init_variables, create_model("imle_net", config)))(jax.random.key(0))
         scaler = {"mean": 0.0, "std": 0.25}
-        meta = Meta("imle_net", SMALL, list(SUPERCLASSES), list(LEADS), 100, scaler, thresholds)
+        meta = Meta("imle_net", values, list(task.classes), list(LEADS), 100, scaler, thresholds, task=task.name)
         with Checkpoints(folder / name) as saved:
             saved.save(meta, variables=variables)
     return folder
@@ -147,12 +154,22 @@ def test_records_of_one_name_do_not_replace_each_other(call, records, tmp_path):
 def test_long_recordings_give_one_answer_per_window(call, records, tmp_path):
     signal = np.concatenate([read_source(records / f"0000{row}_lr.hea").signal for row in (6, 7)])
     np.savetxt(tmp_path / "two.csv", signal, delimiter=",", header=",".join(LEADS), comments="")
-    status, _, _ = call("--dir", "two.csv", "--sampling_rate", 100, "--figures", "False", "--sub", True, "--out", "o")
-    assert status == 0
+    flags = ["--figures", "False", "--sub", "True", "--out", "o"]
+    status, out, _ = call("--dir", "two.csv", "--sampling_rate", 100, *flags)
+    assert status == 0 and "the most probable class is predicted" in out and "threshold" not in out
     assert report(tmp_path / "o" / "two[0-10s]")["checkpoint"].endswith("imle_net_sub")
-    call("--dir", records / "00007_lr", "--figures", "False", "--sub", "True", "--out", "o")
-    parts = [report(tmp_path / "o" / name)["classes"]["MI"]["probability"] for name in ("two[10-20s]", "00007_lr")]
+    call("--dir", records / "00007_lr", *flags)
+    classes = [report(tmp_path / "o" / name)["classes"] for name in ("two[10-20s]", "00007_lr")]
+    parts = [[entry["probability"] for entry in found.values()] for found in classes]
     np.testing.assert_allclose(*parts, rtol=1e-4)
+    assert list(classes[0]) == ["ASMI", "IMI", "NORM"] and sum(parts[0]) == pytest.approx(1)
+    assert [entry["predicted"] for entry in classes[0].values()] == [part == max(parts[0]) for part in parts[0]]
+
+
+@pytest.mark.parametrize("sub", ["True", "False"])
+def test_a_checkpoint_for_the_other_task_is_refused(call, records, checkpoints, sub):
+    status, _, err = call("--dir", records / "00001_lr", "--checkpoint_dir", checkpoints / "swapped", "--sub", sub)
+    assert status == 2 and "the checkpoint is for the task '" in err and "change --sub or --checkpoint_dir" in err
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Sizes, shapes and options of the five networks."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from imlenet_jax.errors import UserError
-from imlenet_jax.models import MODELS, abstract_variables, create_model, init_variables, make_config
+from imlenet_jax.models import MODELS, abstract_variables, create_model, init_variables, make_config, with_new_head
 
 
 def _variables(network):
@@ -57,6 +58,16 @@ def test_leads_length_and_classes_are_parameters():
     network = create_model("imle_net", config)
     logits, aux = jax.jit(network.apply)(_variables(network), jnp.zeros((1, 200, 3)))
     assert logits.shape == (1, 2) and aux["rhythm"].shape == (1, 3, 4)
+
+
+def test_a_new_head_leaves_every_other_layer(tiny):
+    model, config = tiny
+    variables = _variables(create_model(model, config))
+    network = create_model(model, dataclasses.replace(config, classes=3))
+    changed = with_new_head(network, variables, jax.random.key(1))
+    assert jax.tree.map(jnp.shape, changed) == jax.tree.map(lambda a: a.shape, abstract_variables(network))
+    assert changed["params"].pop("head")["kernel"].std() > 0 and variables["params"].pop("head")
+    jax.tree.map(np.testing.assert_array_equal, changed, variables)
 
 
 def test_mousavi_layouts_cut_different_windows():

@@ -1,5 +1,6 @@
 """Optimizers against their formulas."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -25,6 +26,16 @@ def test_adam_as_each_framework_writes_it(model, clipped):
         epsilon = 1e-8 if model == "ecgnet" else 1e-7 / np.sqrt(1 - 0.999**t)
         expected -= 0.01 * m_hat / (np.sqrt(v_hat) + epsilon)
     np.testing.assert_allclose(params, expected, rtol=1e-3)
+
+
+def test_rajpurkar_can_go_unclipped():
+    gradient, params = {"w": jnp.array([30.0, 40.0])}, {"w": jnp.zeros(2)}
+    moments = []
+    for clip in (True, False):
+        optimizer = make_optimizer("rajpurkar", clip=clip)
+        state = optimizer.update(gradient, optimizer.init(params), params)[1]
+        moments.append(max(float(jnp.max(leaf)) for leaf in jax.tree.leaves(state)))
+    np.testing.assert_allclose(moments, [1, 4], rtol=1e-5)  # the step's count; (1 - b1) 40
 
 
 def test_each_array_is_clipped_by_itself():

@@ -46,6 +46,26 @@ def test_loss_is_binary_cross_entropy_from_logits():
     np.testing.assert_allclose(record_losses(logits, label), expected, rtol=1e-5)
 
 
+def test_loss_of_exclusive_classes_is_that_of_a_softmax():
+    logits, label = np.array([[0.0, 0.0, 0.0], [100.0, 0.0, -3.0]], np.float32), np.array([[0, 1, 0], [0, 1, 0]])
+    np.testing.assert_allclose(record_losses(logits, label, exclusive=True), [np.log(3), 100], rtol=1e-6)
+
+
+def test_a_step_goes_down_the_softmax_loss_it_is_asked_for():
+    model, config = "mousavi", make_config("mousavi", TINY["mousavi"] | {"classes": 3})
+    network, batch = create_model(model, config), _batch(config)
+    batch = batch._replace(label=np.eye(3, dtype=np.float32)[np.arange(8) % 3])
+    state = new_state(jax.jit(partial(init_variables, network))(jax.random.key(0)), make_optimizer(model, 0.01))
+    step = jax.jit(partial(train_step, network, make_optimizer(model, 0.01), exclusive=True))
+    losses = []
+    for _ in range(12):
+        state, outcome = step(state, batch, None, SCALER, np.uint32(0))
+        losses.append(float(outcome.loss))
+        expected = -np.mean(np.sum(jax.nn.log_softmax(outcome.logits) * batch.label, axis=1))
+        assert losses[-1] == pytest.approx(float(expected), rel=1e-4)
+    assert losses[-1] < 0.7 * losses[0]
+
+
 @pytest.mark.parametrize("model", ["rajpurkar"])
 def test_dropout_depends_on_seed_and_step_alone(model):
     config = make_config(model, TINY[model])

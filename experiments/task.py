@@ -1,0 +1,98 @@
+"""What the flags ask of a network: the task, its records, and a checkpoint that is for them."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.cli import Parser, boolean
+from imlenet_jax.data.loader import Split, select, select_reference
+from imlenet_jax.data.shards import Dataset
+from imlenet_jax.data.tasks import SUB, SUPERCLASS, Task
+from imlenet_jax.errors import UserError
+from imlenet_jax.models import create_model, with_new_head
+from imlenet_jax.training.checkpoint import Meta, load_variables
+
+CLEAN, REFERENCE = "clean", "reference"
+LEAKS = (
+    "--sub_split reference tests on the records that chose the best epoch, some of which trained the 5-class network: "
+    "its scores flatter"
+)
+_FOLDS = {"training": "train_folds", "validation": "val_folds", "test": "test_folds"}
+
+
+def add_sub_flags(parser: Parser) -> None:
+    """`--sub` and `--sub_split`."""
+    parser.add_argument("--sub", type=boolean, default=False, help=f"sub-diagnosis of MI: {', '.join(SUB.classes)}")
+    parser.add_argument(
+        "--sub_split",
+        choices=(CLEAN, REFERENCE),
+        default=CLEAN,
+        help=f"records of --sub True: those of the folds, or the reference's whatever the folds; {REFERENCE} leaks",
+    )
+
+
+def task_of(args: argparse.Namespace) -> Task:
+    """The task that the flags ask for; `UserError` for `--sub_split` alone."""
+    if args.sub_split != CLEAN and not args.sub:
+        raise UserError(f"--sub_split {args.sub_split} is for the sub-diagnosis of MI: add --sub True")
+    return SUB if args.sub else SUPERCLASS
+
+
+def choose_records(args: argparse.Namespace, dataset: Dataset, name: str) -> Split:
+    """The `training`, `validation` or `test` records that the flags ask for."""
+    if args.sub_split == REFERENCE:
+        return select_reference(dataset, name, args.min_likelihood)
+    return select(dataset, getattr(args, _FOLDS[name]), name, args.min_likelihood, task_of(args))
+
+
+def check(meta: Meta, model: str, dataset: Dataset, task: Task = SUPERCLASS) -> None:
+    """Refuse a checkpoint that does not belong to the model, the task or the data."""
+    check_kind(meta, model, task)
+    for name, ours, theirs in (
+        ("classes", meta.classes, dataset.classes if task is SUPERCLASS else task.classes),
+        ("leads", meta.leads, dataset.leads),
+        ("samples per second", [meta.sampling_rate], [dataset.sampling_rate]),
+        ("samples per record", [meta.network_config.length], [dataset.length]),
+    ):
+        if list(ours) != list(theirs):
+            raise UserError(
+                f"the checkpoint was trained on {name} {', '.join(map(str, ours))}, "
+                f"but the data has {', '.join(map(str, theirs))}: choose another --data_dir or --checkpoint_dir"
+            )
+
+
+def check_kind(meta: Meta, model: str, task: Task) -> None:
+    """Refuse a checkpoint of another network or for another task."""
+    if meta.model != model:
+        raise UserError(f"the checkpoint is of {meta.model}, not {model}: change --model or --checkpoint_dir")
+    if meta.task != task.name:
+        raise UserError(
+            f"the checkpoint is for the task '{meta.task}' ({', '.join(meta.classes)}), not '{task.name}' "
+            f"({', '.join(task.classes)}): change --sub or --checkpoint_dir"
+        )
+
+
+def load_base(folder: Path, args: argparse.Namespace, dataset: Dataset) -> tuple[Meta, dict[str, Any]]:
+    """The trained 5-class network that `--sub True` starts from, with a last layer drawn anew by `--seed`.
+
+    Raises:
+        UserError: there is none, or it was trained on the folds that the sub-diagnosis is validated or tested on.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"--sub True starts from a trained 5-class network, and {folder} does not exist: "
+            f"train --model {args.model} without --sub first"
+        )
+    meta, variables = load_variables(folder)
+    check(meta, args.model, dataset)
+    seen = sorted(set(meta.training.get("train_folds") or ()) & {*args.val_folds, *args.test_folds})
+    if seen and args.sub_split == CLEAN:
+        numbers = ", ".join(map(str, seen))
+        raise UserError(
+            f"the network in {folder} was trained on fold {numbers}: choose other --val_folds and --test_folds"
+        )
+    network = create_model(meta.model, dataclasses.replace(meta.network_config, classes=len(SUB.classes)))
+    return meta, with_new_head(network, variables, jax.random.key(args.seed))
