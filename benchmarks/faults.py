@@ -24,6 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from tensorboardX.proto.event_pb2 import Event
 
+from benchmarks import bad_input
 from benchmarks.machine import machine
 from experiments.cli import Parser, execute, positive_int
 from imlenet_jax.data.synthetic import write_dataset
@@ -64,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
             "kills": kills(folder, args.kills, random.Random(args.seed)),
             "memory": memory(folder, args.steps),
             "readers": readers(folder / "whole/checkpoints" / MODEL, args.readers),
+            "bad_input": bad_input.run(),
         }
     print_results(results)
     if args.out:
@@ -85,6 +87,8 @@ def print_results(results: dict[str, Any]) -> None:
         f"({memory['first_mb']:.0f} MB at step {memory['from_step']}, {memory['last_mb']:.0f} MB at the end)"
     )
     print(f"readers at once: {readers['processes']}, different answers: {readers['different_answers']}")
+    tried = results["bad_input"]
+    print(f"bad inputs tried: {tried['tried']} ({', '.join(f'{tried[how]} {how}' for how in bad_input.ENDS)})")
 
 
 def kills(folder: Path, count: int, rng: random.Random) -> dict[str, Any]:

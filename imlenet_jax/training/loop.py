@@ -25,7 +25,7 @@ from imlenet_jax.data.loader import (
     train_batches,
     train_rows,
 )
-from imlenet_jax.data.tasks import SUPERCLASS, Task, get_task
+from imlenet_jax.data.tasks import Task, get_task
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.metrics import (
     best_thresholds,
@@ -148,7 +148,7 @@ class Trainer:
             raise UserError("--data_on_device True: each of several processes reads only its part; choose False")
         self._meta, self._train, self._recipe, self._devices = meta, train, recipe, devices
         self._task = get_task(meta.task)
-        self._optimizer = make_optimizer(meta.model, recipe.lr, clip=self._task is SUPERCLASS)
+        self._optimizer = make_optimizer(meta.model, recipe.lr, self._task)
         network = create_model(meta.model, meta.network_config, devices.axis_name, DTYPES[recipe.dtype])
         exclusive = self._task.exclusive
         step = partial(train_step, network, self._optimizer, axis_name=devices.axis_name, exclusive=exclusive)

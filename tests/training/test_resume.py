@@ -11,6 +11,7 @@ import pytest
 from benchmarks.faults import read_events
 from imlenet_jax.data.loader import select
 from imlenet_jax.data.shards import open_shards
+from imlenet_jax.data.tasks import SUB, SUPERCLASS
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import make_config
 from imlenet_jax.training.checkpoint import UNFINISHED, Checkpoints, Meta, load_meta, read_meta, restore, saved
@@ -39,20 +40,21 @@ class StopAfter(Watch):
 class Run:
     """Trainings of one small network, each in a folder of its own."""
 
-    def __init__(self, shards, folder):
+    def __init__(self, shards, folder, task=SUPERCLASS):
         dataset = open_shards(shards)
         self.folder = folder
-        self.splits = [select(dataset, folds, "training") for folds in (tuple(range(1, 8)), (8, 9, 10))]
+        self.splits = [select(dataset, folds, "training", task=task) for folds in (tuple(range(1, 8)), (8, 9, 10))]
         self.steps = len(self.splits[0]) // 8
         self.meta = Meta(
             model="rajpurkar",
-            config=dataclasses.asdict(make_config("rajpurkar", CONFIG)),
-            classes=list(dataset.classes),
+            config=dataclasses.asdict(make_config("rajpurkar", CONFIG | {"classes": len(task.classes)})),
+            classes=list(task.classes),
             leads=list(dataset.leads),
             sampling_rate=100,
             scaler=dict(zip(("mean", "std"), dataset.scaler, strict=True)),
             data_fingerprint="of these records",
             training=FLAGS,
+            task=task.name,
         )
 
     def __call__(self, name, watch=None, devices=1, recipe=None):
@@ -114,6 +116,17 @@ def test_a_run_stopped_in_an_epoch_goes_on_to_the_bit(run, stopped):
     assert best == load_meta(run.folder / "whole" / str(best["epoch"])).metrics
     rates = json.loads((run.folder / "again_train_times.json").read_text())
     assert [row["epoch"] for row in rates][-2:] == [2, 3]
+
+
+def test_a_sub_diagnosis_goes_on_too(synthetic_shards, tmp_path):  # its optimizer is another one
+    run = Run(synthetic_shards, tmp_path, SUB)
+    recipe = Recipe(batchsize=8, epochs=2)
+    run("whole", recipe=recipe)
+    with pytest.raises(Stopped):
+        run("stopped", StopAfter(run.steps + 1), recipe=recipe)
+    run("stopped", recipe=recipe)
+    for found, array in zip(run.results("stopped")[0], run.results("whole")[0], strict=True):
+        np.testing.assert_array_equal(found, array)
 
 
 def test_on_other_devices_it_goes_on_within_rounding(run, stopped):
