@@ -147,7 +147,7 @@ FLAGS = (
         "--batchsize", "2", "--num_devices", "1", "--config", '{{"lstm_units": "x"}}')),
     Case("--batchsize", "beyond the data", "--batchsize 4096 is larger than the", _train("--batchsize", "4096")),
     Case("--num_devices", "999", "--num_devices 999: there", _train("--num_devices", "999")),
-    Case("--sub", "True", "--sub True starts from a trained 5-class network, and", _train("--sub", "True")),
+    Case("--sub", "True", "--sub True starts from a trained 5-class network, and", _train("--sub", "True", "--batchsize", "8")),
     Case("--verify", "a damaged shard", r"^error: the shard .*shard-00000\.npy does not match its checksum", lambda w: (
         w.flip(w.shards / "shard-00000.npy", 5000), _train("--verify", "True")(w))),
     Case("--sampling_rate", "250", "invalid choice: 250", _command(experiments.prepare, "--sampling_rate", "250")),

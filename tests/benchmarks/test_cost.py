@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.cost import calls_product_library, meeting_pairs, program_cost, step_cost
 from imlenet_jax.models import create_model, init_variables, make_config
+from imlenet_jax.models.convolution import THIN
 from tests.conftest import TINY
 
 
@@ -116,7 +117,8 @@ def test_meeting_pairs_are_those_of_a_loop(samples, positions, taps, stride, pad
 
 def test_forward_pass_of_imle_net():
     """By hand, from the published layers: windows, convolutions, attention, LSTM, head."""
-    config = make_config("imle_net", TINY["imle_net"])
+    # Wider than the convolutions that a CPU computes over pairs of positions, with zeros in their kernels.
+    config = make_config("imle_net", TINY["imle_net"] | {"filters": [THIN + 1, THIN + 3]})
     batch, leads, windows = 3, 12, config.length // config.window
     network = create_model("imle_net", config)
     variables = jax.eval_shape(partial(init_variables, network), jax.random.key(0))

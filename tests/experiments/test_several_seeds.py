@@ -26,7 +26,8 @@ def test_several_seeds_are_as_many_separate_runs(tmp_path, synthetic_shards, mon
     jax.tree.map(np.testing.assert_array_equal, second, alone)
     assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
 
-    assert _call(monkeypatch, experiments.test, *common, "--seed", 1, "--seeds", 2, "--test_folds", "9,10") == 0
+    test = [*common, "--seed", 1, "--seeds", 2, "--val_folds", 8, "--test_folds", "9,10"]
+    assert _call(monkeypatch, experiments.test, *test) == 0
     summary = json.loads((tmp_path / "logs/mousavi_test_seeds.json").read_text())["metrics"]["macro_auc"]
     values = [
         json.loads((tmp_path / f"logs/mousavi_seed{seed}_test_logs.json").read_text())["metrics"]["macro_auc"]["value"]
