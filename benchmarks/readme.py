@@ -76,14 +76,16 @@ def page(results: Path) -> str:
 
 def parity_table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Errors against the originals' stored outputs, beside their bounds."""
-    return markdown(
+    machine, networks = results["machine"], {model: results[model] for model in results if model != "machine"}
+    table = markdown(
         ("network", "compared", "error", "bound"),
         (
             (f"`{model}`", name, f"{row['error']:.1e}", "shown only" if row["bound"] is None else f"{row['bound']:g}")
-            for model, rows in results.items()
+            for model, rows in networks.items()
             for name, row in rows.items()
         ),
     )
+    return f"{measured(machine)}\n{table}"
 
 
 def input_table(results: dict[str, Any]) -> str:
