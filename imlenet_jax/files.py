@@ -4,7 +4,8 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 MAX_JSON_BYTES = 2**24  # sixteen times the manifest of PTB-XL; in Python's objects at worst half a gigabyte
 
@@ -62,6 +63,20 @@ def parse_json(data: bytes | str) -> Any:
         return json.loads(data)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def conforms(value: Any, kind: Any) -> bool:
+    """Whether a value from JSON is of a kind such as `dict[str, list[float] | None]`; a whole number is a float too."""
+    inner = get_args(kind)
+    if kind is Any:
+        return True
+    if get_origin(kind) is UnionType:
+        return any(conforms(value, one) for one in inner)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(conforms(item, inner[0]) for item in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(conforms(item, inner[1]) for item in value.values())
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,10 +2,11 @@
 
 import os
 import stat
+from typing import Any
 
 import pytest
 
-from imlenet_jax.files import read_json, read_limited, write_atomically, write_json
+from imlenet_jax.files import conforms, read_json, read_limited, write_atomically, write_json
 
 
 def test_a_file_is_replaced_whole_with_the_usual_permissions(tmp_path):
@@ -45,6 +46,22 @@ def test_limited_files_are_read_whole_or_not_at_all(tmp_path):
     assert read_limited(tmp_path / "a", 4) == b"1234" and read_json(tmp_path / "a", 4) == 1234
     with pytest.raises(ValueError, match="it has more than 3 bytes"):
         read_limited(tmp_path / "a", 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (str, "a", 1),
+        (int, 1, True),
+        (float, 1, "1"),
+        (list[str], ["a"], ["a", 1]),
+        (dict[str, float], {"a": 0.5}, {"a": None}),
+        (list[float | None] | None, [None, 1], {"a": 1}),
+        (dict[str, Any], {"a": [1]}, [1]),
+    ],
+)
+def test_kinds_of_json(kind, good, bad):
+    assert conforms(good, kind) and not conforms(bad, kind)
 
 
 def test_nan_is_no_json(tmp_path):

@@ -118,6 +118,13 @@ CHECKPOINTS = (
         w.cut(w.checkpoint / "0" / "meta" / "metadata", 20), load(w.checkpoint))),
     Case("checkpoint", "of another version", "is of another format", lambda w: load(w.meta(format=99))),
     Case("checkpoint", "an entry too many", "description of another shape .*colour", lambda w: load(w.meta(colour=1))),
+    Case("checkpoint", "a network that is a list", "another shape .its 'model' cannot", lambda w: load(w.meta(model=["x"]))),
+    Case("checkpoint", "a scaler that divides by 0", "another shape .its 'scaler' cannot", lambda w: load(
+        w.meta(scaler={"mean": 0, "std": 0}))),
+    Case("checkpoint", "thresholds for other classes", "another shape .its 'thresholds' cannot", lambda w: load(
+        w.meta(thresholds=[0.5]))),
+    Case("checkpoint", "a class too few", "names other numbers of classes or leads", lambda w: load(
+        w.meta(classes=["NORM"]))),
     Case("checkpoint", "of an unknown network", "'vgg' is unknown", lambda w: load(w.meta(model="vgg"))),
     Case("checkpoint", "an option that is none", "has no option 'depth'", lambda w: load(w.meta(config={"depth": 9}))),
 )  # fmt: skip
@@ -147,7 +154,8 @@ FLAGS = (
         "--batchsize", "2", "--num_devices", "1", "--config", '{{"lstm_units": "x"}}')),
     Case("--batchsize", "beyond the data", "--batchsize 4096 is larger than the", _train("--batchsize", "4096")),
     Case("--num_devices", "999", "--num_devices 999: there", _train("--num_devices", "999")),
-    Case("--sub", "True", "--sub True starts from a trained 5-class network, and", _train("--sub", "True", "--batchsize", "8")),
+    Case("--sub", "True", "--sub True starts from a trained 5-class network, and", _train(
+        "--batchsize", "2", "--num_devices", "1", "--train_folds", "1-4", "--val_folds", "5-9", "--sub", "True")),
     Case("--verify", "a damaged shard", r"^error: the shard .*shard-00000\.npy does not match its checksum", lambda w: (
         w.flip(w.shards / "shard-00000.npy", 5000), _train("--verify", "True")(w))),
     Case("--sampling_rate", "250", "invalid choice: 250", _command(experiments.prepare, "--sampling_rate", "250")),

@@ -10,8 +10,8 @@ and happens in the background.
 import contextlib
 import dataclasses
 import importlib.metadata
-import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -19,7 +19,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import jax
 import numpy as np
@@ -29,6 +29,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from imlenet_jax.data.tasks import SUPERCLASS
 from imlenet_jax.errors import DataWarning, UserError
+from imlenet_jax.files import conforms, read_json
 from imlenet_jax.models import Config, abstract_variables, create_model, make_config
 from imlenet_jax.training.step import Scaler, TrainState, Unfinished
 
@@ -38,6 +39,7 @@ FORMAT = 1
 ITEMS = ("variables", "optimizer", "unfinished", "meta")
 SCORE = "val_macro_auc"
 UNFINISHED = "unfinished"
+_RANGES = re.compile(r"\d{1,15}(-\d{1,15})?(,\d{1,15}(-\d{1,15})?)*", re.ASCII)
 _DELETED = ".deleted"  # orbax moves there, in one step, what it deletes: a kill leaves nothing half deleted
 
 # orbax narrates every save, and logs as tracebacks the very errors that it then raises.
@@ -242,7 +244,10 @@ def load_variables(folder: Path, which: str = "best") -> tuple[Meta, dict[str, A
     """
 
     def load(path: Path, meta: Meta) -> tuple[Meta, dict[str, Any]]:
-        shapes = abstract_variables(create_model(meta.model, meta.network_config))
+        config = meta.network_config
+        if (len(meta.classes), len(meta.leads)) != (config.classes, config.leads):
+            raise Damaged(f"{path} names other numbers of classes or leads than its network has")
+        shapes = abstract_variables(create_model(meta.model, config))
         return meta, jax.device_put(restore(path, meta, "variables", shapes), jax.local_devices()[0])
 
     return first_whole(_candidates(folder, which), load)
@@ -292,15 +297,33 @@ def first_whole(paths: Iterable[Path], use: Callable[[Path, Meta], T], advice: s
 def load_meta(path: Path) -> Meta:
     """The description of one checkpoint, such as `checkpoints/imle_net/7`; `Damaged` where it has none that we know."""
     try:
-        values = json.loads((path / "meta" / "metadata").read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        values = read_json(path / "meta" / "metadata")
+    except (OSError, ValueError) as error:
         raise Damaged(f"{path} has no readable description ({error})") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise Damaged(f"{path} is of another format than {FORMAT}: it was written by another version of imlenet_jax")
     try:
-        return Meta(**values)
-    except TypeError as error:
+        meta = Meta(**values)
+        _check(meta)
+    except (TypeError, ValueError) as error:
         raise Damaged(f"{path} has a description of another shape ({error})") from None
+    return meta
+
+
+def _check(meta: Meta) -> None:
+    """Refuse entries that `Meta` does not have so: the file may be anyone's."""
+    wrong = [name for name, kind in get_type_hints(Meta).items() if not conforms(getattr(meta, name), kind)]
+    scaler, records = meta.scaler, meta.records
+    if not wrong and not (
+        set(scaler) == {"mean", "std"} and all(map(math.isfinite, scaler.values())) and scaler["std"] > 0
+    ):
+        wrong.append("scaler")
+    if not wrong and records and not (set(records) == {"source", "ecg_ids"} and _RANGES.fullmatch(records["ecg_ids"])):
+        wrong.append("records")
+    if not wrong and any(limits and len(limits) != len(meta.classes) for limits in (meta.thresholds, meta.youden)):
+        wrong.append("thresholds")
+    if wrong:
+        raise ValueError(f"its '{wrong[0]}' cannot be")
 
 
 def restore(path: Path, meta: Meta, item: str, shapes: Any = None) -> Any:
