@@ -24,7 +24,9 @@ def write(tmp_path):
 
     def write(name, seed=0, row=ROW):
         state = new_state(start(jax.random.key(seed)), make_optimizer(MODEL))
-        meta = Meta(MODEL, dataclasses.asdict(network.config), [], [], 100, {}, epoch=1, history=[row])
+        meta = Meta(
+            MODEL, dataclasses.asdict(network.config), [], [], 100, {"mean": 0.0, "std": 1.0}, epoch=1, history=[row]
+        )
         with Checkpoints(tmp_path / name / "checkpoints" / MODEL) as checkpoints:
             checkpoints.save(meta, state)
         with RunLog(tmp_path / name / "logs", MODEL, {}) as log:
