@@ -36,6 +36,8 @@ ADVICE = {
     errno.EIO: "the disk fails to read or write it: choose another one",
 }
 
+CHECKPOINTS, LOGS = Path("checkpoints"), Path("logs")
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one sentence and that accepts no abbreviated flags."""
@@ -152,7 +154,7 @@ def add_data_flags(parser: Parser) -> None:
         "--allow_missing", type=boolean, default=False, help="go on without records whose files are missing"
     )
     parser.add_argument("--verify", type=boolean, default=False, help="check every shard first, not at its first use")
-    parser.add_argument("--checkpoint_dir", type=Path, default=Path("checkpoints"), help="<model>/ is made below it")
+    parser.add_argument("--checkpoint_dir", type=Path, default=CHECKPOINTS, help="<model>/ is made below it")
 
 
 def check_folds(**folds: tuple[int, ...]) -> None:
@@ -169,7 +171,7 @@ def check_folds(**folds: tuple[int, ...]) -> None:
 
 def add_run_flags(parser: Parser) -> None:
     """The flags that train and test share beside those of the data: where to log, on how many devices."""
-    parser.add_argument("--log_dir", type=Path, default=Path("logs"), help="metrics and predictions go there")
+    parser.add_argument("--log_dir", type=Path, default=LOGS, help="metrics and predictions go there")
     parser.add_argument("--num_devices", type=positive_int, help="devices to use; all of them by default")
     parser.add_argument(
         "--seed", type=seed, default=42, help="decides weights, order and dropout; of several, the first"

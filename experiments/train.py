@@ -16,6 +16,8 @@ import jax
 import numpy as np
 
 from experiments.cli import (
+    CHECKPOINTS,
+    LOGS,
     Parser,
     add_data_flags,
     add_run_flags,
@@ -35,7 +37,7 @@ from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.evaluation.metrics import macro_auc_present
-from imlenet_jax.files import write_json
+from imlenet_jax.files import exclusive, write_json
 from imlenet_jax.models import MODELS, entry, make_config
 from imlenet_jax.training.checkpoint import SCORE, Checkpoints, Meta, move_aside
 from imlenet_jax.training.logs import RunLog, is_complete, run_files
@@ -150,9 +152,20 @@ def run(args: argparse.Namespace) -> None:
         print(f"stopped and saved; to continue: {command}")
         sys.exit(os.EX_TEMPFAIL)
     if is_first_process():
-        again = f" --seed {args.seed} --seeds {args.seeds}" if args.seeds > 1 else ""
-        sub = " --sub True" * args.sub + f" --sub_split {REFERENCE}" * (args.sub_split == REFERENCE)
-        print(f"next: python -m experiments.test --model {args.model} --data_dir {args.data_dir}{sub}{again}")
+        print(f"next: {shlex.join(_command_to_test(args))}")
+
+
+def _command_to_test(args: argparse.Namespace) -> list[str]:
+    command = ["python", "-m", "experiments.test", "--model", args.model, "--data_dir", str(args.data_dir)]
+    if args.checkpoint_dir != CHECKPOINTS:
+        command += ["--checkpoint_dir", str(args.checkpoint_dir)]
+    if args.log_dir != LOGS:
+        command += ["--log_dir", str(args.log_dir)]
+    if args.sub:
+        command += ["--sub", "True"] + ["--sub_split", REFERENCE] * (args.sub_split == REFERENCE)
+    if args.seeds > 1:
+        command += ["--seed", str(args.seed), "--seeds", str(args.seeds)]
+    return command
 
 
 def train_one(
@@ -164,13 +177,15 @@ def train_one(
     base, variables = load_base(args.checkpoint_dir / base_name, args, dataset) if args.sub else (None, None)
     meta, folder = describe(args, dataset, train, base), args.checkpoint_dir / name
     recipe = Recipe(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)})
-    start, watch = find_start(folder, meta, args.resume), Watch(args.save_every_steps, args.save_every_minutes)
-    history = start.meta.history if start else []
-    finished = start is not None and start.finished(recipe.epochs, recipe.patience)
-    if finished and is_complete(args.log_dir, name, history):
-        print(f"{name}: already finished after {len(history)} epochs, nothing to do (--resume False starts anew)")
-        return
     with contextlib.ExitStack() as stack:
+        if is_first_process():
+            _claim(stack, args, name)
+        start, watch = find_start(folder, meta, args.resume), Watch(args.save_every_steps, args.save_every_minutes)
+        history = start.meta.history if start else []
+        finished = start is not None and start.finished(recipe.epochs, recipe.patience)
+        if finished and is_complete(args.log_dir, name, history):
+            print(f"{name}: already finished after {len(history)} epochs, nothing to do (--resume False starts anew)")
+            return
         stack.enter_context(watch.signals())
         log = _begin(stack, args, name, meta, folder, start) if is_first_process() else None
         wait_for_processes("earlier checkpoints are aside")
@@ -185,6 +200,15 @@ def train_one(
     if log:
         print(f"best: epoch {best['epoch']}, validation macro AUC {best[SCORE]:.4f}")
         print(f"checkpoints: {folder}   logs: {log.path}")
+
+
+def _claim(stack: contextlib.ExitStack, args: argparse.Namespace, name: str) -> None:
+    """Keep a second training of this name out of both folders until this one ends."""
+    for flag in ("checkpoint_dir", "log_dir"):
+        folder = getattr(args, flag)
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = f"another training of {name} is writing to {folder}: wait for its end, or choose another --{flag}"
+        stack.enter_context(exclusive(folder / f".{name}.{flag}.lock", taken))
 
 
 def _begin(

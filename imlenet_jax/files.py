@@ -1,11 +1,17 @@
 """Writing files so that a reader never meets half of one, and reading no more of one than it should hold."""
 
+import contextlib
+import fcntl
 import json
 import os
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
+
+from imlenet_jax.errors import UserError
 
 MAX_JSON_BYTES = 2**24  # sixteen times the manifest of PTB-XL; in Python's objects at worst half a gigabyte
 
@@ -31,6 +37,23 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         if isinstance(error, OSError):
             error.filename = str(path)
         raise
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, refusal: str | None = None) -> Iterator[None]:
+    """Hold the lock file `path`, which the system frees when the process ends, however that is.
+
+    Where another process holds it: wait for that, and say so, or raise a `UserError` with the words of `refusal`.
+    """
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if refusal:
+                raise UserError(refusal) from None
+            print(f"another process is writing to {path.parent}: waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def read_limited(path: Path, limit: int) -> bytes:

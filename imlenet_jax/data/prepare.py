@@ -1,10 +1,7 @@
 """Turn a PTB-XL folder into int16 shards, once: resumable, atomic, the manifest last."""
 
-import contextlib
-import fcntl
 import hashlib
 import os
-import sys
 import threading
 import time
 import warnings
@@ -34,6 +31,7 @@ from imlenet_jax.data.ptbxl import (
 from imlenet_jax.data.records import signal_files
 from imlenet_jax.data.scaling import Moments
 from imlenet_jax.errors import DataWarning, UserError
+from imlenet_jax.files import exclusive
 
 # Samples per lead in a shard: 3 MB whatever the sampling rate. A shuffled batch touches, and so verifies, a shard per
 # record; larger ones would make the first batch slow, smaller ones `prepare`.
@@ -146,18 +144,6 @@ def source_checksums(data_dir: Path) -> dict[str, str]:
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`; says so when it has to wait for another process."""
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process is writing to {path.parent}: waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _is_current(out: Path, data_dir: Path, sampling_rate: int, source: dict[str, str], allow_missing: bool) -> bool:

@@ -221,7 +221,13 @@ def test_what_killed_processes_left_is_removed_and_no_other(tmp_path):
 
 def test_an_interrupted_command_leaves_nothing(tmp_path):
     command = [sys.executable, "-m", "experiments.synthesize", "--out", str(tmp_path / "set"), "--records", "100000"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     while not list(tmp_path.glob(".set.partial-*")):
         assert process.poll() is None
         time.sleep(0.01)

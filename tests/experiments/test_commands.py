@@ -14,6 +14,7 @@ import experiments.test
 import experiments.train
 from imlenet_jax.classifier import load
 from imlenet_jax.data.synthetic import write_dataset
+from imlenet_jax.files import exclusive
 from imlenet_jax.training.checkpoint import read_meta
 from imlenet_jax.training.logs import RunLog
 
@@ -127,7 +128,7 @@ def test_a_loss_that_is_no_number_names_its_records(here, synthetic_shards, monk
         (["--num_devices", "99"], "--num_devices 99: there are 8"),
         (["--config", '{"lstm_units": 10000000}'], "'lstm_units' takes whole numbers from 1 to 1000000"),
         (["--drop_last", "False", "--num_devices", "8", "--batchsize", "56"], "leaves a last batch of"),
-        (["--checkpoint_dir", "file/x"], "no checkpoint can be written to"),
+        (["--checkpoint_dir", "file/x"], "Not a directory (file/x): a file is where"),
         (["--resume", "perhaps"], "'perhaps' is neither True nor False"),
         (["--resume", "True"], "--resume True: checkpoints/imle_net holds no checkpoint to continue"),
         (["--save_every_steps", "0"], "'0' is not a whole number of at least 1"),
@@ -161,8 +162,23 @@ def test_logs_that_cannot_be_written_leave_earlier_checkpoints_in_place(here, sy
     (here / "file").touch()
     flags = ["--data_dir", synthetic_shards, "--config", SMALL, "--log_dir", "file", "--resume", "False"]
     assert _call(monkeypatch, experiments.train, *flags) == 2
-    assert "error: Not a directory (file/imle_net_tensorboard): a file is where" in capsys.readouterr().err
+    assert "error: File exists (file): a file is where" in capsys.readouterr().err
     assert (here / "checkpoints/imle_net/1").is_dir()
+
+
+def test_a_second_training_in_the_same_folders_is_refused(here, synthetic_shards, monkeypatch, capsys):
+    flags = ["--data_dir", synthetic_shards, "--model", "mousavi", "--log_dir", "same", "--checkpoint_dir", "same"]
+    (here / "same").mkdir()
+    for flag in ("checkpoint_dir", "log_dir"):
+        with exclusive(here / f"same/.mousavi.{flag}.lock"):
+            assert _call(monkeypatch, experiments.train, *flags) == 2
+        error = capsys.readouterr().err
+        assert f"another training of mousavi is writing to same: wait for its end, or choose another --{flag}" in error
+    small = json.dumps({"filters": [4, 4], "lstm_units": 4, "hidden": 8})
+    assert _call(monkeypatch, experiments.train, *flags, "--config", small, "--batchsize", 8, "--epochs", 1) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    command = told.removeprefix("next: python -m experiments.test ")
+    assert _call(monkeypatch, experiments.test, *shlex.split(command), "--val_folds", 8, "--test_folds", "9,10") == 0
 
 
 def test_validation_records_that_are_all_alike_are_refused(here, monkeypatch, capsys):

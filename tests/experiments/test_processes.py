@@ -55,13 +55,17 @@ def _history(path, epochs, processes):
     raise AssertionError([file.read_text()[:3000] for file in sorted(path.parents[1].glob("output*"))])
 
 
-def test_two_processes_train_as_one_does_and_end_together(train, tmp_path, synthetic_shards):
+def test_two_processes_train_stop_and_end_as_one(train, tmp_path, synthetic_shards):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     together = ["--coordinator_address", address, "--num_processes", 2, "--heartbeat", 15, "--epochs", 10**4]
     together += ["--patience", 10**4, "--checkpoint_dir", "two"]
-    first, second = (train(2, *together, "--process_id", i, "--log_dir", f"logs{i}") for i in range(2))
+
+    def start_both():
+        return [train(2, *together, "--process_id", i, "--log_dir", f"logs{i}") for i in range(2)]
+
+    first, second = start_both()
     alone = train(4, "--epochs", 2, "--log_dir", "alone")
     found, expected = (
         _history(tmp_path / logs / "mousavi_train_logs.json", 2, (first, second, alone)) for logs in ("logs0", "alone")
@@ -70,6 +74,14 @@ def test_two_processes_train_as_one_does_and_end_together(train, tmp_path, synth
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-4, err_msg=name)
     assert alone.wait(PATIENCE) == 0
+
+    second.send_signal(signal.SIGTERM)  # one is told, and all stop after the same step
+    assert [process.wait(PATIENCE) for process in (first, second)] == [os.EX_TEMPFAIL] * 2
+    before = json.loads((tmp_path / "logs0/mousavi_train_logs.json").read_text())["history"]["train_loss"]
+    first, second = start_both()
+    after = _history(tmp_path / "logs0/mousavi_train_logs.json", len(before) + 2, (first, second))
+    assert after["train_loss"][: len(before)] == before
+    assert after["epoch"] == list(range(1, len(before) + 3))
 
     second.send_signal(signal.SIGKILL)
     assert first.wait(PATIENCE) != 0
