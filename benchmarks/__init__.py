@@ -1,1 +1,5 @@
-"""Measurements: parity with the originals, the input pipeline, yardsticks."""
+"""Measurements: parity with the originals, speed, scaling, what a run survives, whether maps mean anything."""
+
+from imlenet_jax.memory import use_huge_pages
+
+use_huge_pages()

@@ -31,6 +31,7 @@ python -m benchmarks.input_pipeline --data_dir DIR --out benchmarks/results/inpu
 python -m benchmarks.latency --out benchmarks/results/latency.json
 python -m benchmarks.scaling --out benchmarks/results
 python -m benchmarks.precision --out benchmarks/results/precision.json
+python -m benchmarks.seeds --out benchmarks/results/seeds.json
 ```
 
 `throughput` takes the machine to be otherwise idle. With `--reference` it times the original networks beside ours, the
@@ -151,6 +152,27 @@ def precision_table(results: dict[str, Any]) -> str:
     )
 
 
+def seeds_table(results: dict[str, Any]) -> str:
+    """A step of several seeds' networks, in turn and in one program."""
+    table = markdown(
+        ("network", "in turn, ms", "in one program, ms", "ratio"),
+        (
+            (
+                f"`{row['model']}`",
+                f"{1000 * row['in_turn_s']:,.1f}",
+                f"{1000 * row['together_s']:,.1f}",
+                f"{row['ratio']:.2f}",
+            )
+            for row in results["rows"]
+        ),
+    )
+    constants = f" with `{json.dumps(results['config'])}`" if results["config"] else ""
+    text = (
+        f"A step of {results['seeds']} networks{constants}, each on {results['batchsize']} records of its own; medians."
+    )
+    return f"{measured(results['machine'])}\n{text}\n\n{table}"
+
+
 def measured(machine: dict[str, Any]) -> str:
     """When, on what and by which command."""
     return (
@@ -165,6 +187,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("latency", "Latency of one record", latency_table),
     ("scaling", "Scaling", format_table),
     ("precision", "bfloat16 against float32", precision_table),
+    ("seeds", "Several seeds: in one program, or in turn", seeds_table),
     ("input_pipeline", "Input pipeline", input_table),
 )
 
