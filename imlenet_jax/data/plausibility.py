@@ -6,7 +6,6 @@ Each bound lies well outside what 1,987 records of PTB-XL show at 100 Hz (their 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.signal import find_peaks
 
 from imlenet_jax.data.leads import LIMB
 
@@ -50,6 +49,8 @@ def find_qrs(signal_mv: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, n
     By the energy of the slope, summed over leads of equal weight and smoothed over 20 ms; a complex lasts as long as
     the energy stays above a tenth of its peak, and for 0.2 s no other follows.
     """
+    from scipy.signal import find_peaks  # half a second, which loading a network need not wait for
+
     slope = np.gradient(signal_mv, axis=0)
     slope /= np.maximum(np.sqrt((slope**2).mean(axis=0)), 1e-12)
     smooth = max(1, round(0.02 * sampling_rate))

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp
 
 from imlenet_jax.data import infarction
 from imlenet_jax.data.ptbxl import SUPERCLASSES, superclass_labels
@@ -37,7 +36,7 @@ class Task:
         if not self.exclusive:
             return values
         others = ~np.eye(values.shape[-1], dtype=bool)
-        return values - np.stack([logsumexp(values[..., other], axis=-1) for other in others], axis=-1)
+        return values - np.stack([np.logaddexp.reduce(values[..., other], axis=-1) for other in others], axis=-1)
 
 
 SUPERCLASS = Task("superclass", SUPERCLASSES, exclusive=False, labels=superclass_labels)

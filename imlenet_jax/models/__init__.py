@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
 import flax.linen as nn
@@ -120,6 +120,11 @@ def with_new_head(network: nn.Module, variables: dict[str, Any], key: jax.Array)
 
 def abstract_variables(network: nn.Module) -> dict[str, Any]:
     """The shapes and types of a network's variables, without any array."""
+    return _abstract_variables(network, jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=16)  # to trace resnet101 takes half a second, and loading a checkpoint asks three times
+def _abstract_variables(network: nn.Module, x64: bool) -> dict[str, Any]:
     return jax.eval_shape(lambda: init_variables(network, jax.random.key(0)))
 
 
