@@ -68,16 +68,16 @@ def run(args: argparse.Namespace) -> None:
     windows = mean_weights(weights.windows, split.labels, classifier.classes, starts)
     records = per_record(weights, split.ecg_id, split.labels, classifier.classes, classifier.leads)
 
-    for name, frame in (("leads", leads), ("windows", windows), ("records", records)):
-        write_atomically(out / f"{name}.csv", frame.to_csv(index=False).encode())
+    for table, frame in (("leads", leads), ("windows", windows), ("records", records)):
+        write_atomically(out / f"{table}.csv", frame.to_csv(index=False).encode())
     figures = {
         "Leads": png(draw_means(leads, "Channel level: weight of each lead", "lead")),
         "Windows": png(
             draw_means(windows, "Rhythm level: weight of each window", f"start of the {seconds:g} s window")
         ),
     }
-    for name, image in figures.items():
-        write_atomically(out / f"{name.lower()}.png", image)
+    for caption, image in figures.items():
+        write_atomically(out / f"{caption.lower()}.png", image)
     sharp, flat = records.head(args.examples), records.tail(args.examples)[::-1]
     links = _draw_examples(classifier, split, pd.concat([sharp, flat])["ecg_id"], args.batchsize, out)
 

@@ -42,7 +42,7 @@ def draw_means(frame: pd.DataFrame, title: str, axis: str) -> Figure:
         panel.axhline(1 / len(rows), color="#222222", linestyle=":", linewidth=1)
         panel.set_title(f"{group}, {rows['n'].iloc[0]:,} records", fontsize=10, parse_math=False)
         panel.set_xticks(places, rows["name"], fontsize=8, parse_math=False, rotation=0 if len(rows) <= 12 else 90)
-        panel.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     for panel in panels[len(groups) :]:
         panel.axis("off")
     figure.supxlabel(axis, fontsize=9)

@@ -14,6 +14,8 @@ def test_classes_without_records_have_no_panel():
     assert titles == ["all, 2 records", "MI, 2 records"]
     heights = [bar.get_height() for bar in figure.axes[1].patches]
     np.testing.assert_allclose(heights, [0.375, 0.625])
+    ticks = [figure.axes[0].yaxis.get_major_formatter()(value) for value in (0.05, 0.075)]
+    assert ticks == ["5%", "7.5%"]
     assert png(figure)[:4] == b"\x89PNG"
 
 

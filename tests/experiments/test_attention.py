@@ -58,6 +58,7 @@ def test_a_split_is_summarised_and_drawn(call, tmp_path, synthetic_shards, capsy
     sharpest, flattest = int(records["ecg_id"].iloc[0]), int(records["ecg_id"].iloc[-1])
     assert summary["sharpest"] == [sharpest] and summary["flattest"] == [flattest]
     text = (out / "index.html").read_text("utf-8")
+    assert "<h1>Attention of imle_net, test</h1>" in text
     links = re.findall(r'href="(records/[^"]+)"', text)
     assert links == [f"records/{number}/channel_visualization.html" for number in (sharpest, flattest)]
     assert all((out / link).is_file() for link in links)
