@@ -89,6 +89,8 @@ def print_results(results: dict[str, Any]) -> None:
     print(f"readers at once: {readers['processes']}, different answers: {readers['different_answers']}")
     tried = results["bad_input"]
     print(f"bad inputs tried: {tried['tried']} ({', '.join(f'{tried[how]} {how}' for how in bad_input.ENDS)})")
+    hostile = bad_input.hostile_endings(tried)
+    print(f"hostile files refused: {hostile.count('refused')} of {len(hostile)}")
 
 
 def kills(folder: Path, count: int, rng: random.Random) -> dict[str, Any]:

@@ -14,6 +14,20 @@ from imlenet_jax.errors import DataWarning, UserError
 
 CASES: tuple[Case, ...] = DATA + USE
 ENDS = ("refused", "warned", "accepted", "crashed")
+HOSTILE = {  # by intent, where the others may be an accident: to run code, to reach other files, to fill the memory
+    ("ptbxl_database.csv", "scp_codes call a function"),
+    ("ptbxl_database.csv", "a record outside the folder"),
+    (".hea", "is of a megabyte"),
+    (".hea", "a file above its folder"),
+    ("own .hea", "points out of its folder"),
+    ("own .hea", "30 billion samples"),
+    (".csv", "a first row without end"),
+    (".npy", "a pickle"),
+    (".npy", "claims a terabyte"),
+    ("manifest.json", "a shard outside the folder"),
+    (".h5", "an array in another file"),
+    (".npz", "unpacks to far more"),
+}
 
 
 class Ending(NamedTuple):
@@ -70,3 +84,8 @@ def run() -> dict[str, Any]:
         "slowest_seconds": max(case["seconds"] for case in cases),
         "cases": cases,
     }
+
+
+def hostile_endings(results: dict[str, Any]) -> list[str]:
+    """How the hostile files among the cases of `run` ended."""
+    return [case["how"] for case in results["cases"] if (case["file"], case["defect"]) in HOSTILE]

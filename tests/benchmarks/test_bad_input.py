@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.bad_input import CASES, attempt, copy_world, make_world
+from benchmarks.bad_input import CASES, HOSTILE, attempt, copy_world, hostile_endings, make_world
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +19,10 @@ def test_bad_input_is_named(case, pristine, tmp_path):
 
 def test_each_case_has_a_sentence_of_its_own():
     assert len(CASES) >= 60
+    assert {(case.file, case.defect) for case in CASES} >= HOSTILE
+    file, defect = sorted(HOSTILE)[0]
+    tried = [{"file": file, "defect": defect, "how": "crashed"}, {"file": file, "defect": "-", "how": "refused"}]
+    assert hostile_endings({"cases": tried}) == ["crashed"]
     assert len({case.sentence for case in CASES}) == len({(case.file, case.defect) for case in CASES}) == len(CASES)
 
 
