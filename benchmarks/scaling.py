@@ -230,7 +230,9 @@ def write_plot(path: Path, results: dict[str, Any]) -> None:
         spread = [middle - [row["min_s"] for row in rows], [row["max_s"] for row in rows] - middle]
         axes.errorbar(sizes, middle, yerr=spread, marker="o", capsize=3)
         axes.set(xscale="log", yscale="log", xlabel=name)
-        axes.set_title(_sentence(name, sweep["growth"]).replace("; ", ";\n"), fontsize=8)
+        axes.set_title(
+            _sentence(name, sweep["growth"]).replace("; ", ";\n").replace(", without", ",\nwithout"), fontsize=8
+        )
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.xaxis.minorticks_off()
         axes.grid(alpha=0.3)
