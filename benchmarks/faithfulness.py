@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.faithfulness_report import draw_curves, print_report
 from benchmarks.machine import machine
-from experiments.cli import Parser, boolean, execute, folds, likelihood, positive_int, seed
+from experiments.cli import CHECKPOINTS, Parser, boolean, execute, folds, likelihood, positive_int, seed
 from experiments.task import check
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.loader import select
@@ -61,9 +61,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
     parser.add_argument("--data_dir", default="data/ptb", help="PTB-XL folder, shards, or 'synthetic'")
-    parser.add_argument(
-        "--checkpoint_dir", type=Path, default=Path("checkpoints"), help="<model>/ is looked for below it"
-    )
+    parser.add_argument("--checkpoint_dir", type=Path, default=CHECKPOINTS, help="<model>/ is looked for below it")
     parser.add_argument("--test_folds", type=folds, default=(10,), help="folds whose records are explained")
     parser.add_argument(
         "--min_likelihood", type=likelihood, help="drop statements whose stated likelihood is below this"

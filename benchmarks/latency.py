@@ -12,7 +12,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.input_pipeline import timed
 from benchmarks.machine import machine
 from benchmarks.records import config_for, describe, open_split
 from experiments.cli import Parser, execute, positive_int
@@ -110,9 +110,7 @@ def warm(classifier: Classifier, signals: np.ndarray, repeats: int) -> tuple[dic
     seconds: dict[str, list[float]] = {name: [] for name in answers}
     for _ in range(repeats + 1):
         for name, answer in answers.items():
-            start = time.perf_counter()
-            answer()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(timed(answer))
     predict, alone = (_spread(values[1:]) for values in seconds.values())  # the first compiles
     return predict, alone
 

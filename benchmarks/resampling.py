@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine
-from experiments.cli import Parser, execute, positive_int
+from experiments.cli import CHECKPOINTS, Parser, execute, positive_int
 from experiments.task import check_kind
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.ecg import read_ecg
@@ -31,7 +31,7 @@ def main() -> None:
     parser = Parser(prog="python -m benchmarks.resampling", description="500 Hz against 100 Hz of the same records.")
     parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
     parser.add_argument("--data_dir", type=Path, default=Path("data/ptb"), help="PTB-XL folder with both rates")
-    parser.add_argument("--checkpoint_dir", type=Path, default=Path("checkpoints"), help="<model>/ lies below it")
+    parser.add_argument("--checkpoint_dir", type=Path, default=CHECKPOINTS, help="<model>/ lies below it")
     parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint")
     parser.add_argument("--max_records", type=positive_int, default=100, help="pairs to compare, the first ones")
     parser.add_argument("--out", type=Path, help="JSON to write")

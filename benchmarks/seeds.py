@@ -9,8 +9,6 @@ under `jax.vmap`, in turns. A ratio above 1 is in favour of one program.
 import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.input_pipeline import timed
 from benchmarks.machine import machine
 from benchmarks.records import config_for, open_split
 from experiments.cli import Parser, execute, json_object, positive_int
@@ -82,24 +81,18 @@ def measure(model: str, config: Config, split: Split, batches: list[Batch], turn
         for index, seed in enumerate(seeds):
             states[index], outcome = one(states[index], batches[index], None, scaler, seed)
             losses.append(outcome.loss)
-        return losses
+        return jax.block_until_ready(losses)
 
     def together() -> jax.Array:
         nonlocal stacked
         stacked, outcome = all_at_once(stacked, batch, None, scaler, seeds)
-        return outcome.loss
+        return jax.block_until_ready(outcome.loss)
 
-    first = [np.asarray(jax.block_until_ready(call())).tolist() for call in (in_turn, together)]  # compiles
-    seconds = [(_seconds(in_turn), _seconds(together)) for _ in range(turns)]
+    first = [np.asarray(call()).tolist() for call in (in_turn, together)]  # compiles
+    seconds = [(timed(in_turn), timed(together)) for _ in range(turns)]
     turn, at_once = (statistics.median(times) for times in zip(*seconds, strict=True))
     losses = dict(zip(("first_losses_in_turn", "first_losses_together"), first, strict=True))
     return {"model": model, "in_turn_s": turn, "together_s": at_once, "ratio": turn / at_once, **losses}
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

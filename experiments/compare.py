@@ -6,7 +6,7 @@ python -m experiments.compare imle_net rajpurkar ecgnet
 import argparse
 from pathlib import Path
 
-from experiments.cli import Parser, execute, positive_int, seed
+from experiments.cli import LOGS, Parser, execute, positive_int, seed
 from imlenet_jax.evaluation.attention_report import png
 from imlenet_jax.evaluation.comparison import check_same_records, compare, format_comparison, read_predictions
 from imlenet_jax.evaluation.diagrams import draw_comparison
@@ -22,7 +22,7 @@ def main() -> None:
         metavar="NETWORK",
         help="a file of predictions that experiments.test wrote, or its network's name; the first is the baseline",
     )
-    parser.add_argument("--log_dir", type=Path, default=Path("logs"), help="where a name's predictions are looked for")
+    parser.add_argument("--log_dir", type=Path, default=LOGS, help="where a name's predictions are looked for")
     parser.add_argument("--split", choices=("test", "val"), default="test", help="which of its predictions")
     parser.add_argument("--resamples", type=positive_int, default=2000, help="of the bootstrap")
     parser.add_argument("--seed", type=seed, default=0, help="of the bootstrap")

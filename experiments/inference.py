@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments.cli import Parser, boolean, execute, positive_float, positive_int, run_name
+from experiments.cli import CHECKPOINTS, Parser, boolean, execute, positive_float, positive_int, run_name
 from experiments.task import check_kind
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.ecg import ECG, read_ecg
@@ -42,7 +42,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
     parser.add_argument("--sub", type=boolean, default=False, help="use the network for the sub-diagnosis of MI")
-    parser.add_argument("--checkpoint_dir", type=Path, default=Path("checkpoints"), help="<model>/ lies below it")
+    parser.add_argument("--checkpoint_dir", type=Path, default=CHECKPOINTS, help="<model>/ lies below it")
     parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint")
     parser.add_argument("--out", type=Path, default=Path("results"), help="<record>/ is made below it")
     parser.add_argument("--figures", type=boolean, default=True, help="False writes the JSON only")

@@ -316,12 +316,8 @@ def _joined(outcomes: list[Unfinished]) -> Unfinished:
     return Unfinished(*(np.concatenate(arrays) for arrays in zip(*outcomes, strict=True)))
 
 
-def _all_finite(tree: Any) -> bool:
-    return bool(_finite(tree))
-
-
 @jax.jit
-def _finite(tree: Any) -> jax.Array:
+def _all_finite(tree: Any) -> jax.Array:
     """Looked at where the arrays are: one answer comes to the host, not they."""
     return jnp.stack([jnp.isfinite(array).all() for array in jax.tree.leaves(tree)]).all()
 
