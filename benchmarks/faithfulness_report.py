@@ -130,7 +130,7 @@ def draw_curves(results: Entry, path: Path) -> None:
     """Mean deletion and insertion curves by leads and by windows, as a PNG."""
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
-    figure = Figure(figsize=(10, 7.5), layout="constrained")
+    figure = Figure(figsize=(14, 7.5), layout="constrained")
     axes = figure.subplots(2, 2, sharey=True, sharex=True)
     for row, (grid, methods) in zip(axes, results["curves"].items(), strict=True):
         for ax, kind in zip(row, BETTER, strict=True):
@@ -151,7 +151,12 @@ def draw_curves(results: Entry, path: Path) -> None:
                 f"{kind.capitalize()} by {'whole leads' if grid == 'leads' else 'half-seconds of a lead'}: {hint}",
                 fontsize=11,
             )
-            ax.legend(title="area under the curve", fontsize=9, title_fontsize=9, frameon=False)
+            beside = {
+                "loc": "upper left",
+                "bbox_to_anchor": (1, 1),
+                "frameon": False,
+            }  # in the axes it would hide a curve
+            ax.legend(title="area under the curve", fontsize=9, title_fontsize=9, **beside)
             ax.spines[["top", "right"]].set_visible(False)
             ax.set_xlim(0, 100)
             ax.set_ylim(0, 1)

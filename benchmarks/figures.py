@@ -21,6 +21,7 @@ def check_matplotlib() -> None:
 def draw(results: dict[str, Any], path: Path) -> None:
     """Records/s against batch size, and every step on the roofline of the machine, as one PNG."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(12, 5), layout="constrained")
     rates, roofline = figure.subplots(1, 2)
@@ -45,6 +46,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes.set(xscale="log", yscale="log")
         axes.grid(alpha=0.3)
         for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter("{x:,g}")
             axis.set_minor_formatter("")
     sizes = sorted({row["batchsize"] for row in rows})

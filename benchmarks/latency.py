@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.input_pipeline import timed
 from benchmarks.machine import machine
 from benchmarks.records import config_for, describe, open_split
+from benchmarks.tables import spread
 from experiments.cli import Parser, execute, positive_int
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.errors import UserError
@@ -111,7 +112,7 @@ def warm(classifier: Classifier, signals: np.ndarray, repeats: int) -> tuple[dic
     for _ in range(repeats + 1):
         for name, answer in answers.items():
             seconds[name].append(timed(answer))
-    predict, alone = (_spread(values[1:]) for values in seconds.values())  # the first compiles
+    predict, alone = (spread(values[1:]) for values in seconds.values())  # the first compiles
     return predict, alone
 
 
@@ -121,11 +122,6 @@ def load_to_answer(folder: Path, signals: Path) -> float:
     if done.returncode:
         raise UserError(f"{folder} in a fresh process: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
     return float(done.stdout)
-
-
-def _spread(seconds: list[float]) -> dict[str, float]:
-    first, median, third = np.quantile(seconds, (0.25, 0.5, 0.75)).tolist()
-    return {"median": median, "first_quartile": first, "third_quartile": third}
 
 
 if __name__ == "__main__":

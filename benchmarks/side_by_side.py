@@ -98,12 +98,11 @@ class Original:
 
 
 def time_in_turn(sides: list[Turn], turns: int, seconds: float) -> list[list[float]]:
-    """The times of each side, which take turns of `seconds`; the first turn of each warms it up and does not count."""
+    """The times of each side, which take turns of `seconds`."""
     times: list[list[float]] = [[] for _ in sides]
-    for number in range(turns + 1):
+    for _ in range(turns):
         for side, kept in zip(sides, times, strict=True):
             if len(sides) > 1:
                 time.sleep(IDLE_SECONDS)
-            new = side(seconds)
-            kept += new if number else []
+            kept += side(seconds)
     return times

@@ -30,7 +30,7 @@ from benchmarks.records import config_for, first_batch, open_split, standardised
 from benchmarks.reference import turn
 from benchmarks.side_by_side import Original, Turn, check_reference, time_in_turn
 from benchmarks.steps import MODES, Step
-from benchmarks.tables import digits, milliseconds, throughput_tables
+from benchmarks.tables import digits, milliseconds, spread, throughput_tables
 from experiments.cli import Parser, execute, positive_int
 from imlenet_jax.data.loader import Batch, Split, eval_batches, prefetch, train_batches
 from imlenet_jax.errors import UserError
@@ -192,12 +192,6 @@ def endless_batches(split: Split, case: Case) -> Iterator[Batch]:
             yield from train_batches(split, case.batchsize, 0, epoch)
         else:
             yield from eval_batches(split, case.batchsize)
-
-
-def spread(seconds: list[float]) -> dict[str, float]:
-    """Median and quartiles, and of how many."""
-    first, median, third = np.quantile(seconds, (0.25, 0.5, 0.75)).tolist()
-    return {"median": median, "first_quartile": first, "third_quartile": third, "count": len(seconds)}
 
 
 def summary(row: dict[str, Any]) -> str:

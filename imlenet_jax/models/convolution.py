@@ -32,7 +32,7 @@ def convolve(
         x, stride = x[:, ::stride], 1
     if taps > x.shape[1]:
         return _by_product(x, kernel, stride, (before, after))
-    x = _written(x)
+    x = written(x)
     if stride > 1:
         return _strided(x, kernel, stride, (before, after))
     plain = partial(_plain, stride=1, pads=(before, after))
@@ -47,14 +47,15 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Arra
 
 
 @jax.custom_vjp
-def _written(x: jax.Array) -> jax.Array:
-    """`x`; in training on a CPU, what it was computed from is not computed again for the kernel's gradient."""
+def written(x: jax.Array) -> jax.Array:
+    """`x` `(batch, positions, features)`; in training on a CPU, whoever reads it does not compute it again."""
     return x
 
 
 def _written_forward(x: jax.Array):
-    # For that gradient XLA transposes x and fuses into it, element by element against the grain, the whole chain of
-    # normalisation and activation before. A call that is not inlined stops the fusion, and x is read as it lies.
+    # XLA computes cheap operations again for each of their readers. For a kernel's gradient it transposes x and fuses
+    # into it, element by element against the grain, the whole chain of normalisation and activation before. A call
+    # that is not inlined stops the fusion, and x is read as it lies.
     def call(x):
         with set_xla_metadata(inlineable="false"):
             return jax.jit(lax.optimization_barrier)(x)
@@ -62,7 +63,7 @@ def _written_forward(x: jax.Array):
     return lax.platform_dependent(x, cpu=call, default=lambda x: x), None
 
 
-_written.defvjp(_written_forward, lambda _, gradient: (gradient,))
+written.defvjp(_written_forward, lambda _, gradient: (gradient,))
 
 
 def _by_product(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imlenet_jax.models.convolution import convolve
+from imlenet_jax.models.convolution import convolve, written
 
 Framework = Literal["keras", "torch"]
 Initializer = Callable[..., jax.Array]
@@ -51,7 +51,7 @@ class BatchNorm(nn.Module):
         if not train:
             factor = scale * jax.lax.rsqrt(running_var.value + epsilon)
             return x * factor + (bias - running_mean.value * factor)
-        y, mean, var, count = _normalise(x, scale, bias, epsilon, self.axis_name)
+        y, mean, var, count = _normalise(written(x), scale, bias, epsilon, self.axis_name)
         if not self.is_initializing():
             stored = var * (count / (count - 1)) if self.framework == "torch" else var
             running_mean.value = momentum * running_mean.value + (1 - momentum) * mean
@@ -71,7 +71,7 @@ def _normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, 
     factor = scale * jax.lax.rsqrt(var + epsilon)
     if axis_name is not None:
         count *= jax.lax.axis_size(axis_name)
-    return (x - mean) * factor + bias, mean, var, count
+    return x * factor + (bias - mean * factor), mean, var, count
 
 
 def _normalise_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None):
@@ -81,14 +81,15 @@ def _normalise_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon:
 
 
 def _normalise_backward(epsilon: float, axis_name: str | None, saved: tuple[jax.Array, ...], gradients: Any):
-    # Written out, because XLA reads the activations more often for the gradient it derives itself.
+    # Written out, and in sums of x rather than of x - mean: XLA stores and reads fewer arrays of the size of x.
     x, scale, mean, inverse = saved
     gradient, axes, count = gradients[0], tuple(range(x.ndim - 1)), x.size // x.shape[-1]
     to_bias = jnp.sum(gradient, axes)
-    to_scale = jnp.sum(gradient * (x - mean), axes) * inverse
+    to_scale = (jnp.sum(gradient * x, axes) - mean * to_bias) * inverse
     mean_bias, mean_scale = (_over_devices(total / count, axis_name) for total in (to_bias, to_scale))
-    to_x = scale * inverse * (gradient - mean_bias - (x - mean) * (inverse * mean_scale))
-    return to_x, to_scale, to_bias
+    factor = scale * inverse
+    slope = factor * inverse * mean_scale
+    return factor * gradient - slope * x + (slope * mean - factor * mean_bias), to_scale, to_bias
 
 
 _normalise.defvjp(_normalise_forward, _normalise_backward)
@@ -124,8 +125,8 @@ class LSTM(nn.Module):
 
     Returns the hidden states `(n, time, units)`, or `(n, time, 2 * units)` with the backward half put back in time
     order. Gates are ordered i f g o in both frameworks. keras has one bias per direction, with 1 for the forget gate;
-    torch trains two biases that are only ever added. The input projection is one matrix product for all time steps,
-    and both directions share one recurrence; `unroll` is that of `jax.lax.scan`.
+    torch trains two biases that are only ever added. One matrix product projects the inputs of all time steps
+    and both directions, which share one recurrence; `unroll` is that of `jax.lax.scan`.
     """
 
     units: int
@@ -137,8 +138,10 @@ class LSTM(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         directions = ("forward", "backward") if self.bidirectional else ("forward",)
         weights = [self._weights(direction, x.shape[-1]) for direction in directions]
-        inputs = [x, jnp.flip(x, axis=1)][: len(directions)]
-        projected = jnp.stack([i @ kernel + bias for i, (kernel, _, bias) in zip(inputs, weights, strict=True)])
+        kernels, _, biases = zip(*weights, strict=True)
+        projected = x @ jnp.concatenate(kernels, axis=1) + jnp.concatenate(biases)
+        forward, *backward = jnp.split(projected, len(directions), axis=-1)
+        projected = jnp.stack([forward, *(jnp.flip(half, axis=1) for half in backward)])
         recurrent = jnp.stack([recurrent for _, recurrent, _ in weights])
 
         hidden = _recur(jnp.moveaxis(projected, 2, 0), recurrent, self.unroll)
