@@ -151,12 +151,15 @@ def draw_curves(results: Entry, path: Path) -> None:
                 f"{kind.capitalize()} by {'whole leads' if grid == 'leads' else 'half-seconds of a lead'}: {hint}",
                 fontsize=11,
             )
-            beside = {
-                "loc": "upper left",
-                "bbox_to_anchor": (1, 1),
-                "frameon": False,
-            }  # in the axes it would hide a curve
-            ax.legend(title="area under the curve", fontsize=9, title_fontsize=9, **beside)
+            # beside the axes: inside it would hide a curve
+            ax.legend(
+                title="area under the curve",
+                fontsize=9,
+                title_fontsize=9,
+                frameon=False,
+                loc="upper left",
+                bbox_to_anchor=(1, 1),
+            )
             ax.spines[["top", "right"]].set_visible(False)
             ax.set_xlim(0, 100)
             ax.set_ylim(0, 1)

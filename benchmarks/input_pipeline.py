@@ -10,7 +10,6 @@ by the loader's cold pass, before which the shards are dropped from it.
 import argparse
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 import wfdb
 
 from benchmarks.machine import machine
+from benchmarks.timing import timed
 from experiments.cli import Parser, execute, positive_int
 from imlenet_jax.data.loader import Split, eval_batches, prefetch, select, train_batches
 from imlenet_jax.data.prepare import prepare_shards, usable_cores
@@ -195,13 +195,6 @@ def memcpy_rate(split: Split, batchsize: int) -> float:
     """Records/s of copying the same batches from memory to memory: the most that a loader could do."""
     batches = [batch.signal for batch in eval_batches(split, batchsize)]
     return len(batches) * batchsize / timed(lambda: sum(batch.copy().size for batch in batches))
-
-
-def timed(work: Callable[[], Any]) -> float:
-    """Seconds that `work` takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def best(repeats: int, measure: Callable[[], float]) -> float:

@@ -16,9 +16,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.input_pipeline import timed
 from benchmarks.machine import machine
 from benchmarks.records import config_for, open_split
+from benchmarks.timing import timed
 from experiments.cli import Parser, execute, json_object, positive_int
 from imlenet_jax.data.loader import Batch, Split, train_batches
 from imlenet_jax.files import write_json

@@ -5,8 +5,6 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 Results = dict[str, Any]
 
 
@@ -121,12 +119,6 @@ CASE = ("network", "step", "type", "batch")
 def case(row: Results) -> tuple[str, ...]:
     """The columns that say which step a row is about."""
     return (f"`{row['model']}`", row["mode"], row["dtype"], str(row["batchsize"]))
-
-
-def spread(seconds: list[float]) -> dict[str, float]:
-    """Median and quartiles, and of how many."""
-    first, median, third = np.quantile(seconds, (0.25, 0.5, 0.75)).tolist()
-    return {"median": median, "first_quartile": first, "third_quartile": third, "count": len(seconds)}
 
 
 def milliseconds(spread: dict[str, float]) -> str:

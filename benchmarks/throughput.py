@@ -30,7 +30,8 @@ from benchmarks.records import config_for, first_batch, open_split, standardised
 from benchmarks.reference import turn
 from benchmarks.side_by_side import Original, Turn, check_reference, time_in_turn
 from benchmarks.steps import MODES, Step
-from benchmarks.tables import digits, milliseconds, spread, throughput_tables
+from benchmarks.tables import digits, milliseconds, throughput_tables
+from benchmarks.timing import spread
 from experiments.cli import Parser, execute, positive_int
 from imlenet_jax.data.loader import Batch, Split, eval_batches, prefetch, train_batches
 from imlenet_jax.errors import UserError
