@@ -10,9 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.xla_metadata import set_xla_metadata
 
-Pads = tuple[int, int]
+from imlenet_jax.models.winograd import Pads, convolve_unit, plain, stored
 
 THIN = 16  # features and filters up to which a matrix product is too narrow to be fast on a CPU
 
@@ -32,18 +31,17 @@ def convolve(
         x, stride = x[:, ::stride], 1
     if taps > x.shape[1]:
         return _by_product(x, kernel, stride, (before, after))
-    x = written(x)
+    on_cpu = partial(_on_cpu, stride=stride, pads=(before, after))
+    default = partial(plain, stride=stride, pads=(before, after))
+    return lax.platform_dependent(written(x), kernel, cpu=on_cpu, default=default)
+
+
+def _on_cpu(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
     if stride > 1:
-        return _strided(x, kernel, stride, (before, after))
-    plain = partial(_plain, stride=1, pads=(before, after))
-    if max(kernel.shape[1:]) > THIN:
-        return plain(x, kernel)
-    thin = partial(_by_blocks, stride=1, pads=(before, after), block=2)
-    return lax.platform_dependent(x, kernel, cpu=thin, default=plain)
-
-
-def _plain(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, (stride,), [pads], dimension_numbers=("NWC", "WIO", "NWC"))
+        return _strided(x, kernel, stride, pads)
+    if max(kernel.shape[1:]) <= THIN:
+        return _by_blocks(x, kernel, stride, pads, block=2)
+    return convolve_unit(x, kernel, pads)
 
 
 @jax.custom_vjp
@@ -54,13 +52,8 @@ def written(x: jax.Array) -> jax.Array:
 
 def _written_forward(x: jax.Array):
     # XLA computes cheap operations again for each of their readers. For a kernel's gradient it transposes x and fuses
-    # into it, element by element against the grain, the whole chain of normalisation and activation before. A call
-    # that is not inlined stops the fusion, and x is read as it lies.
-    def call(x):
-        with set_xla_metadata(inlineable="false"):
-            return jax.jit(lax.optimization_barrier)(x)
-
-    return lax.platform_dependent(x, cpu=call, default=lambda x: x), None
+    # into it, element by element against the grain, the whole chain of normalisation and activation before.
+    return lax.platform_dependent(x, cpu=stored, default=lambda x: x), None
 
 
 written.defvjp(_written_forward, lambda _, gradient: (gradient,))
@@ -87,29 +80,21 @@ def _by_blocks(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, block: 
     starts = range(0, block, stride)
     each = [jnp.pad(kernel, ((start, block * groups - taps - start), (0, 0), (0, 0))) for start in starts]
     kernel = jnp.stack(each, axis=2).reshape(groups, block * features, outputs * filters)
-    return _plain(x, kernel, 1, (0, 0)).reshape(x.shape[0], blocks * outputs, filters)[:, :positions]
+    return convolve_unit(x, kernel, (0, 0)).reshape(x.shape[0], blocks * outputs, filters)[:, :positions]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _strided(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    return _plain(x, kernel, stride, pads)
+    return plain(x, kernel, stride, pads)
 
 
 def _strided_forward(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads):
-    return _plain(x, kernel, stride, pads), (x, kernel)
+    return plain(x, kernel, stride, pads), (x, kernel)
 
 
 def _strided_backward(stride: int, pads: Pads, saved: tuple[jax.Array, jax.Array], gradient: jax.Array):
     # XLA on a CPU spreads the gradient out with zeros and multiplies them all; a phase meets only its own taps.
-    x, kernel = saved
-
-    def to_x(convolution, gradient):
-        return jax.linear_transpose(lambda x: convolution(x, kernel, stride, pads), x)(gradient)[0]
-
-    (to_kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, stride, pads), kernel)(gradient)
-    return lax.platform_dependent(
-        gradient, cpu=partial(to_x, partial(_by_blocks, block=stride)), default=partial(to_x, _plain)
-    ), to_kernel
+    return jax.vjp(partial(_by_blocks, stride=stride, pads=pads, block=stride), *saved)[1](gradient)
 
 
 _strided.defvjp(_strided_forward, _strided_backward)
