@@ -24,8 +24,8 @@ class Cost(NamedTuple):
 
     Attributes:
         flops: two per useful multiplication of convolutions and matrix products. Zeros do not count, neither padding
-            nor those that a dilation puts in, but for those in kernels over pairs of positions (`convolution.py`);
-            elementwise work does not count either.
+            nor those that a dilation puts in, but for those in kernels over blocks of positions (`convolution.py`);
+            elementwise work does not count either. On a CPU, `winograd.py` leaves fewer than the network's own.
         bytes: read and written by all kernels, each reading its operands once. What stays in a cache is counted.
         kernels: operations started one after the other, fused ones as one.
         unknown_loops: loops whose trip count is not known; their bodies are counted once.

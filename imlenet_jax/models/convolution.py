@@ -17,12 +17,18 @@ THIN = 16  # features and filters up to which a matrix product is too narrow to 
 
 
 def convolve(
-    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: str | Sequence[Pads], **settings: Any
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: str | Sequence[Pads],
+    exact: bool = False,
+    **settings: Any,
 ) -> jax.Array:
     """Convolve `x` `(batch, positions, features)` with `kernel` `(taps, features, filters)`.
 
-    `padding` is `SAME`, `VALID`, or the zeros before and after as `[(before, after)]`. The other settings of
-    `flax.linen.Conv` (dilation, groups, precision) keep their defaults in this package.
+    `padding` is `SAME`, `VALID`, or the zeros before and after as `[(before, after)]`. `exact` keeps XLA's own rounding
+    of the outputs in training on a CPU, at the price of more multiplications. The other settings of `flax.linen.Conv`
+    (dilation, groups, precision) keep their defaults in this package.
     """
     taps, stride = kernel.shape[0], strides[0]
     pads = lax.padtype_to_pads(x.shape[1:2], (taps,), (stride,), padding) if isinstance(padding, str) else padding
@@ -31,17 +37,18 @@ def convolve(
         x, stride = x[:, ::stride], 1
     if taps > x.shape[1]:
         return _by_product(x, kernel, stride, (before, after))
-    on_cpu = partial(_on_cpu, stride=stride, pads=(before, after))
+    on_cpu = partial(_on_cpu, stride=stride, pads=(before, after), exact=exact)
     default = partial(plain, stride=stride, pads=(before, after))
     return lax.platform_dependent(written(x), kernel, cpu=on_cpu, default=default)
 
 
-def _on_cpu(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
+def _on_cpu(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, exact: bool) -> jax.Array:
     if stride > 1:
-        return _strided(x, kernel, stride, pads)
+        # XLA's gradient spreads the outputs' out with zeros and multiplies them all; in blocks each meets its own taps.
+        return _by_blocks(x, kernel, stride, pads, stride, exact)
     if max(kernel.shape[1:]) <= THIN:
-        return _by_blocks(x, kernel, stride, pads, block=2)
-    return convolve_unit(x, kernel, pads)
+        return _by_blocks(x, kernel, stride, pads, 2, exact)
+    return convolve_unit(x, kernel, pads, exact)
 
 
 @jax.custom_vjp
@@ -68,7 +75,7 @@ def _by_product(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax
     return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(taps * features, filters)
 
 
-def _by_blocks(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, block: int) -> jax.Array:
+def _by_blocks(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, block: int, exact: bool) -> jax.Array:
     """The same convolution over blocks of positions, side by side as features: `block // stride` outputs at a time."""
     taps, features, filters = kernel.shape
     (before, after), length = pads, x.shape[1]
@@ -80,21 +87,4 @@ def _by_blocks(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, block: 
     starts = range(0, block, stride)
     each = [jnp.pad(kernel, ((start, block * groups - taps - start), (0, 0), (0, 0))) for start in starts]
     kernel = jnp.stack(each, axis=2).reshape(groups, block * features, outputs * filters)
-    return convolve_unit(x, kernel, (0, 0)).reshape(x.shape[0], blocks * outputs, filters)[:, :positions]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _strided(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    return plain(x, kernel, stride, pads)
-
-
-def _strided_forward(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads):
-    return plain(x, kernel, stride, pads), (x, kernel)
-
-
-def _strided_backward(stride: int, pads: Pads, saved: tuple[jax.Array, jax.Array], gradient: jax.Array):
-    # XLA on a CPU spreads the gradient out with zeros and multiplies them all; a phase meets only its own taps.
-    return jax.vjp(partial(_by_blocks, stride=stride, pads=pads, block=stride), *saved)[1](gradient)
-
-
-_strided.defvjp(_strided_forward, _strided_backward)
+    return convolve_unit(x, kernel, (0, 0), exact).reshape(x.shape[0], blocks * outputs, filters)[:, :positions]

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from imlenet_jax.models.convolution import convolve
 from imlenet_jax.models.layers import BatchNorm, Conv, Dropout, Dtype, max_pool, symmetric_uniform, torch_uniform
 
 
@@ -34,7 +35,14 @@ def _conv_init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax
 def _conv(features: int, kernel_size: int, stride: int = 1, **options: Any) -> nn.Conv:
     padding = kernel_size // 2
     return Conv(
-        features, (kernel_size,), strides=(stride,), padding=padding, use_bias=False, kernel_init=_conv_init, **options
+        features,
+        (kernel_size,),
+        strides=(stride,),
+        padding=padding,
+        use_bias=False,
+        kernel_init=_conv_init,
+        conv_general_dilated=partial(convolve, exact=True),  # in a hundred in a row, rounding grows
+        **options,
     )
 
 

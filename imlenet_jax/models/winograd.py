@@ -1,48 +1,95 @@
 """Convolution of stride 1 on a CPU, with fewer multiplications than XLA's own, and its gradients.
 
-Even and odd outputs need even and odd positions with even and odd taps: four convolutions of a quarter of the
-multiplications each. Three do, by Winograd's F(2, 2) (Arithmetic Complexity of Computations, SIAM 1980; in networks: Lavin
-and Gray, arXiv 1509.09308), where `*` is here a convolution:
+Four neighbouring outputs of four taps are 16 multiplications, or 7 by Winograd's F(4, 4) (Arithmetic Complexity of
+Computations, SIAM 1980; in networks: Lavin and Gray, arXiv 1509.09308):
 
-    even outputs = (even - odd) * even taps + odd * (even taps + odd taps)
-    odd outputs  = odd * (even taps + odd taps) + (next even - odd) * odd taps
+    outputs 0 to 3 = OUTPUTS @ ((POSITIONS @ positions 0 to 6) * (TAPS @ taps 0 to 3))
 
-Each of the three may be computed the same way again. The sums are passes over the arrays: `_pays` and `_fits` say
-where that is less work. Measured in `docs/performance.md`.
+Here every fourth position and every fourth tap take the places of the numbers, and seven convolutions those of the
+multiplications. The sums around them are passes over the arrays, which cost little where those stay in a core's cache:
+the signals are taken in parts. Measured in `docs/performance.md`.
 """
 
 import math
-from functools import partial
+from collections.abc import Sequence
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 Pads = tuple[int, int]
 
-LEVELS = 2  # how often to split; once in training, where two take twice as long to compile and gain nothing
-WORK = 256  # taps times features or filters; below, a matrix product is too narrow already
-LEAST = 2**27  # multiplications; fewer are over before it pays
-PASS = 20_000  # bytes that a pass over the signals may have per multiplication of each value; twice that for a kernel
-PART = 3 * 2**19  # bytes of signals that a kernel's gradient is taken from at a time: they stay in a core's cache
-ROWS = 32  # signals that it is taken from at least
+SAVED = 70  # multiplications saved for every value read or written, from which the sums pay
+SAVED_BACKWARD = 40  # the same for the gradient of a kernel
+LEAST = 2**26  # multiplications from which it pays to compile more
+POSITIONS_LEAST = 256  # positions of all signals from which the sums over a kernel pay
+PART = 2**21  # bytes of signals taken at a time: a core's cache holds them
+ROWS = 8  # signals taken at a time at least
+STRETCHES = 8  # of the signals, from each of which a part takes its share
+
+TILE = 4
+
+# Interpolation at 0, 1, -1, 2, -2, 1/2 and infinity. Its outputs are rounded four times as much as those of 16 products.
+TAPS = np.array([
+    [1 / 4, 0, 0, 0],
+    [1 / 6, 1 / 6, 1 / 6, 1 / 6],
+    [1 / 9, -1 / 9, 1 / 9, -1 / 9],
+    [1 / 36, 1 / 18, 1 / 9, 2 / 9],
+    [1 / 60, -1 / 30, 1 / 15, -2 / 15],
+    [32 / 45, 16 / 45, 8 / 45, 4 / 45],
+    [0, 0, 0, 1 / 2],
+])  # fmt: skip
+POSITIONS = np.array([
+    [4, -8, -5, 10, 1, -2, 0],
+    [0, -4, 4, 9, -1, -2, 0],
+    [0, -2, 6, -3.5, -1.5, 1, 0],
+    [0, 1, -1.5, -2, 1.5, 1, 0],
+    [0, 1, -2.5, 0, 2.5, -1, 0],
+    [0, 4, 0, -5, 0, 1, 0],
+    [0, -4, 8, 5, -10, -1, 2],
+])  # fmt: skip
+OUTPUTS = np.array([
+    [1, 1, 1, 1, 1, 1, 0],
+    [0, 1, -1, 2, -2, 1 / 2, 0],
+    [0, 1, 1, 4, 4, 1 / 4, 0],
+    [0, 1, -1, 8, -8, 1 / 8, 1],
+])  # fmt: skip
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolve_unit(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
-    """Convolve `x` `(n, positions, features)`, with `pads` zeros before and after, with `kernel` `(taps, features, filters)`."""
-    return _convolve(x, kernel, pads, LEVELS if _pays(x, kernel.shape) and _fits(x, kernel) else 0)
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolve_unit(x: jax.Array, kernel: jax.Array, pads: Pads, exact: bool = False) -> jax.Array:
+    """Convolve `x` `(n, positions, features)`, with `pads` zeros before and after, with `kernel` `(taps, features, filters)`.
+
+    `exact` leaves the outputs to XLA, with its rounding, where they are differentiated; the gradients are as ever.
+    """
+    if not _pays(x, kernel.shape, SAVED):
+        return plain(x, kernel, 1, pads)
+    taps, _, filters = kernel.shape
+    outputs, of_taps = x.shape[1] + sum(pads) - taps + 1, _of_taps(kernel)
+    x = _divided(x, _parts(x, kernel.shape))
+
+    def convolve_part(part: jax.Array, y: jax.Array) -> jax.Array:
+        of_positions = _of_positions(_taken(x, part), pads, outputs, taps)
+        products = [plain(*pair, 1, (0, 0)) for pair in zip(of_positions, of_taps, strict=True)]
+        tiles = jnp.stack(_sums(OUTPUTS, products), axis=2)
+        some = tiles.reshape(len(tiles), -1, filters)[:, :outputs]
+        return lax.dynamic_update_index_in_dim(y, some.reshape(len(y), *y.shape[2:]), part, 1)
+
+    y = lax.empty((*x.shape[:3], outputs, filters), x.dtype)
+    return lax.fori_loop(0, x.shape[1], convolve_part, y).reshape(-1, outputs, filters)
 
 
-def _forward(x: jax.Array, kernel: jax.Array, pads: Pads):
-    return _convolve(x, kernel, pads, int(_pays(x, kernel.shape) and _fits(x, kernel))), (x, kernel)
+def _forward(x: jax.Array, kernel: jax.Array, pads: Pads, exact: bool):
+    return plain(x, kernel, 1, pads) if exact else convolve_unit(x, kernel, pads), (x, kernel)
 
 
-def _backward(pads: Pads, saved: tuple[jax.Array, jax.Array], gradient: jax.Array):
+def _backward(pads: Pads, exact: bool, saved: tuple[jax.Array, jax.Array], gradient: jax.Array):
     x, kernel = saved
     last = len(kernel) - 1
-    to_x, _ = _forward(gradient, jnp.transpose(kernel[::-1], (0, 2, 1)), (last - pads[0], last - pads[1]))
+    to_x = convolve_unit(gradient, jnp.transpose(kernel[::-1], (0, 2, 1)), (last - pads[0], last - pads[1]))
     return to_x, _to_kernel(x, gradient, pads, kernel.shape)
 
 
@@ -60,79 +107,76 @@ def stored(x: jax.Array) -> jax.Array:
         return jax.jit(lax.optimization_barrier)(x)
 
 
-def _wide(kernel: tuple[int, ...]) -> bool:
+def _pays(x: jax.Array, kernel: tuple[int, ...], least: int) -> bool:
+    """Whether fewer multiplications are worth the sums, and their compilation."""
     taps, features, filters = kernel
-    return taps > 1 and taps * min(features, filters) >= WORK
+    saved = (taps - len(TAPS) / TILE * -(-taps // TILE)) * features * filters / (features + filters)
+    positions, exact = x.shape[0] * x.shape[1], x.dtype.itemsize >= 4  # sums of bfloat16 would be rounded
+    return exact and saved >= least and positions >= POSITIONS_LEAST and positions * math.prod(kernel) >= LEAST
 
 
-def _pays(x: jax.Array, kernel: tuple[int, ...]) -> bool:
-    """Whether fewer multiplications are worth the sums over a kernel of this shape."""
-    positions, weights, size = x.shape[0] * x.shape[1], math.prod(kernel), x.dtype.itemsize
-    exact = size >= 4  # sums of bfloat16 would be rounded
-    return exact and _wide(kernel) and positions * weights >= LEAST and weights * size <= 2 * positions * PASS
+def _parts(x: jax.Array, kernel: tuple[int, ...]) -> int:
+    """In how many equal parts the signals are taken; none smaller than the kernel, which each of them reads."""
+    n, size = len(x), x.dtype.itemsize
+    rows = max(ROWS, max(PART, math.prod(kernel) * size) * n // x.nbytes)
+    return max(count for count in range(1, -(-n // rows) + 1) if n % count == 0)
 
 
-def _fits(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether they are worth the sums over `x`."""
-    taps, features, filters = kernel.shape
-    return x.nbytes <= taps * min(features, filters) * PASS
+def _divided(x: jax.Array, parts: int) -> jax.Array:
+    """`(n, ...)` as `(stretches, parts, rows, ...)`: signals that are spread over devices in order are so in every part."""
+    return x.reshape(math.gcd(STRETCHES, len(x) // parts), parts, -1, *x.shape[1:])
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, pads: Pads, levels: int) -> jax.Array:
-    if levels == 0 or not _wide(kernel.shape):
-        return plain(x, kernel, 1, pads)
-    outputs = x.shape[1] + sum(pads) - len(kernel) + 1
-    pairs = zip(_of_positions(x, pads, outputs, len(kernel)), _of_taps(kernel), strict=True)
-    first, both, second = (_convolve(part, taps, (0, 0), levels - 1) for part, taps in pairs)
-    y = jnp.stack([first + both, both + second], axis=2)
-    return y.reshape(len(x), -1, kernel.shape[2])[:, :outputs]
+def _taken(x: jax.Array, part: jax.Array) -> jax.Array:
+    return lax.dynamic_index_in_dim(x, part, 1, keepdims=False).reshape(-1, *x.shape[3:])
 
 
-def _of_positions(x: jax.Array, pads: Pads, outputs: int, taps: int) -> tuple[jax.Array, ...]:
-    """What the three kernels of `_of_taps` meet: as many positions as each needs for half of the outputs."""
+def _sums(weights: np.ndarray, arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """`weights @ arrays`."""
+    return [reduce(jnp.add, (float(w) * a for w, a in zip(row, arrays, strict=True) if w)) for row in weights]
+
+
+def _of_taps(kernel: jax.Array) -> list[jax.Array]:
+    taps, *channels = kernel.shape
+    kernel = jnp.pad(kernel, ((0, -taps % TILE), (0, 0), (0, 0))).reshape(-1, TILE, *channels)
+    return _sums(TAPS, [kernel[:, tap] for tap in range(TILE)])
+
+
+def _of_positions(x: jax.Array, pads: Pads, outputs: int, taps: int) -> list[jax.Array]:
     n, length, features = x.shape
-    blocks, evens, odds = -(-outputs // 2), -(-taps // 2), taps // 2
-    filled = 2 * (blocks + evens)
-    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (pads[0], filled - length - pads[0], 0), (0, 0, 0)))
-    x = x.reshape(n, blocks + evens, 2, features)
-    even, odd = x[:, :, 0], x[:, :, 1]
-    first, second = blocks + evens - 1, blocks + odds - 1
-    return even[:, :first] - odd[:, :first], odd[:, :first], even[:, 1 : second + 1] - odd[:, :second]
+    tiles = -(-outputs // TILE) + -(-taps // TILE)
+    ends = (pads[0], TILE * tiles - length - pads[0], 0)  # negative where taps do not reach the end
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), ends, (0, 0, 0))).reshape(n, tiles, TILE, features)
+    each = [x[:, :-1, position] for position in range(TILE)] + [x[:, 1:, position] for position in range(TILE - 1)]
+    return _sums(POSITIONS, each)
 
 
-def _of_taps(kernel: jax.Array) -> tuple[jax.Array, ...]:
-    even, odd = kernel[0::2], kernel[1::2]
-    return even, even + jnp.pad(odd, ((0, len(even) - len(odd)), (0, 0), (0, 0))), odd
+def _of_outputs(gradient: jax.Array) -> list[jax.Array]:
+    n, outputs, filters = gradient.shape
+    gradient = jnp.pad(gradient, ((0, 0), (0, -outputs % TILE), (0, 0))).reshape(n, -1, TILE, filters)
+    return _sums(OUTPUTS.T, [gradient[:, :, output] for output in range(TILE)])
 
 
 def _to_kernel(x: jax.Array, gradient: jax.Array, pads: Pads, kernel: tuple[int, ...]) -> jax.Array:
-    """The kernel's gradient, summed over parts of the signals; no smaller than the kernel, which each part adds to."""
-    n, size = len(x), x.dtype.itemsize
-    products = partial(_fewer_products if _pays(x, kernel) else _products, pads=pads)
-    rows = max(ROWS, max(PART, math.prod(kernel) * size) * n // x.nbytes)
-    parts = max(count for count in range(1, -(-n // rows) + 1) if n % count == 0)
-    if parts == 1 or size < 4:
-        return products(x, gradient)
-    # Parts alternate, so that signals that are spread over devices in order are so in every part.
-    x, gradient = (array.reshape(n // parts, parts, *array.shape[1:]) for array in (x, gradient))
+    taps, outputs, fewer, exact = kernel[0], gradient.shape[1], _pays(x, kernel, SAVED_BACKWARD), x.dtype.itemsize >= 4
+    parts = _parts(x, kernel) if exact else 1
+    x, gradient = _divided(x, parts), _divided(gradient, parts)
 
-    def add(part: jax.Array, total: jax.Array) -> jax.Array:
-        pick = partial(lax.dynamic_index_in_dim, index=part, axis=1, keepdims=False)
-        return total + products(pick(x), pick(gradient))
+    def add_part(part: jax.Array, totals: list[jax.Array]) -> list[jax.Array]:
+        some, to_some = _taken(x, part), _taken(gradient, part)
+        if not fewer:
+            return [totals[0] + _products(some, to_some, pads)]
+        pairs = zip(_of_positions(some, pads, outputs, taps), _of_outputs(to_some), strict=True)
+        return [total + _products(stored(a), stored(b), (0, 0)) for total, (a, b) in zip(totals, pairs, strict=True)]
 
-    return lax.fori_loop(0, parts, add, jnp.zeros(kernel, x.dtype))
-
-
-def _fewer_products(x: jax.Array, gradient: jax.Array, pads: Pads) -> jax.Array:
-    n, outputs, filters = gradient.shape
-    taps = x.shape[1] + sum(pads) - outputs + 1
-    gradient = jnp.pad(gradient, ((0, 0), (0, outputs % 2), (0, 0))).reshape(n, -1, 2, filters)
-    even, odd = stored(gradient[:, :, 0]), stored(gradient[:, :, 1])
-    pairs = zip(map(stored, _of_positions(x, pads, outputs, taps)), (even, stored(even + odd), odd), strict=True)
-    to_taps = tuple(_products(part, to_part, (0, 0)) for part, to_part in pairs)
-    return jax.linear_transpose(_of_taps, jax.ShapeDtypeStruct((taps, x.shape[2], filters), x.dtype))(to_taps)[0]
+    if not fewer:
+        return lax.fori_loop(0, parts, add_part, [jnp.zeros(kernel, x.dtype)])[0]
+    zeros = jnp.zeros((-(-taps // TILE), *kernel[1:]), x.dtype)
+    of_taps = lax.fori_loop(0, parts, add_part, [zeros] * len(TAPS))
+    return jnp.stack(_sums(TAPS.T, of_taps), axis=1).reshape(-1, *kernel[1:])[:taps]
 
 
 def _products(x: jax.Array, gradient: jax.Array, pads: Pads) -> jax.Array:
+    """The kernel's gradient as a convolution: of features with filters, over positions, with signals for channels."""
     kernel = plain(jnp.transpose(x, (2, 1, 0)), jnp.transpose(gradient, (1, 0, 2)), 1, pads)
     return jnp.transpose(kernel, (1, 0, 2))

@@ -13,8 +13,15 @@ from imlenet_jax.models.winograd import convolve_unit, plain
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch):
-    """Arrays of any size pay, and a kernel's gradient is taken from few signals at a time."""
-    for name, value in {"WORK": 6, "LEAST": 0, "PASS": 2**40, "PART": 1, "ROWS": 2}.items():
+    """Arrays of any size pay, and are taken few signals at a time."""
+    for name, value in {
+        "SAVED": -9,
+        "SAVED_BACKWARD": -9,
+        "LEAST": 0,
+        "POSITIONS_LEAST": 0,
+        "PART": 1,
+        "ROWS": 2,
+    }.items():
         monkeypatch.setattr(winograd, name, value)
 
 
@@ -56,9 +63,23 @@ def test_multiplications_are_fewer():
     def train(x, kernel):
         return jax.vjp(lambda *args: convolve_unit(*args, (0, 0)), x, kernel)[1](gradient)
 
-    per_tap = 4 * 32 * 6 * 6
-    assert multiplications(lambda *args: convolve_unit(*args, (0, 0)), x, kernel) == per_tap * (6 + 5 + 6) / 4
-    assert multiplications(lambda x, kernel: train(x, kernel)[1], x, kernel) == per_tap * (4 + 3 + 4) / 2
+    tiles, groups = 4 * 32 // 4, 2
+    products = tiles * groups * 7 * 6 * 6
+    assert multiplications(lambda *args: convolve_unit(*args, (0, 0)), x, kernel) == products
+    assert multiplications(lambda x, kernel: train(x, kernel)[1], x, kernel) == products
+
+
+def test_exact_outputs_are_xlas_own_and_gradients_as_ever():
+    x, kernel = random(4, 38, 6).astype(jnp.float32), random(7, 6, 6).astype(jnp.float32)
+
+    def train(exact):
+        output, transposed = jax.vjp(lambda *args: convolve_unit(*args, (3, 3), exact), x, kernel)
+        return output, *transposed(output)
+
+    (output, *gradients), (_, *as_ever) = train(exact=True), train(exact=False)
+    np.testing.assert_array_equal(output, plain(x, kernel, 1, (3, 3)))
+    for one, other in zip(gradients, as_ever, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_signals_on_several_devices_give_the_same_gradient():
