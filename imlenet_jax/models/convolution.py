@@ -33,12 +33,18 @@ def convolve(
     taps, stride = kernel.shape[0], strides[0]
     pads = lax.padtype_to_pads(x.shape[1:2], (taps,), (stride,), padding) if isinstance(padding, str) else padding
     before, after = (int(pad) for pad in pads[0])
+    return _convolve(x, kernel, stride, (before, after), exact)
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4))  # a network has few shapes: each is traced once
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, exact: bool) -> jax.Array:
+    taps, (before, after) = len(kernel), pads
     if taps == 1 and stride > 1 and before == after == 0:
         x, stride = x[:, ::stride], 1
     if taps > x.shape[1]:
-        return _by_product(x, kernel, stride, (before, after))
-    on_cpu = partial(_on_cpu, stride=stride, pads=(before, after), exact=exact)
-    default = partial(plain, stride=stride, pads=(before, after))
+        return _by_product(x, kernel, stride, pads)
+    on_cpu = partial(_on_cpu, stride=stride, pads=pads, exact=exact)
+    default = partial(plain, stride=stride, pads=pads)
     return lax.platform_dependent(written(x), kernel, cpu=on_cpu, default=default)
 
 
