@@ -11,7 +11,7 @@ the signals are taken in parts. Measured in `docs/performance.md`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 
 import jax
@@ -111,8 +111,13 @@ def _pays(x: jax.Array, kernel: tuple[int, ...], least: int) -> bool:
     """Whether fewer multiplications are worth the sums, and their compilation."""
     taps, features, filters = kernel
     saved = (taps - len(TAPS) / TILE * -(-taps // TILE)) * features * filters / (features + filters)
-    positions, exact = x.shape[0] * x.shape[1], x.dtype.itemsize >= 4  # sums of bfloat16 would be rounded
-    return exact and saved >= least and positions >= POSITIONS_LEAST and positions * math.prod(kernel) >= LEAST
+    positions = x.shape[0] * x.shape[1]
+    return _precise(x) and saved >= least and positions >= POSITIONS_LEAST and positions * math.prod(kernel) >= LEAST
+
+
+def _precise(x: jax.Array) -> bool:
+    """Whether sums keep enough of their terms: in bfloat16 they would not."""
+    return x.dtype.itemsize >= 4
 
 
 def _parts(x: jax.Array, kernel: tuple[int, ...]) -> int:
@@ -158,22 +163,34 @@ def _of_outputs(gradient: jax.Array) -> list[jax.Array]:
 
 
 def _to_kernel(x: jax.Array, gradient: jax.Array, pads: Pads, kernel: tuple[int, ...]) -> jax.Array:
-    taps, outputs, fewer, exact = kernel[0], gradient.shape[1], _pays(x, kernel, SAVED_BACKWARD), x.dtype.itemsize >= 4
-    parts = _parts(x, kernel) if exact else 1
+    taps, outputs = kernel[0], gradient.shape[1]
+    if not _pays(x, kernel, SAVED_BACKWARD):
+        return _summed(lambda x, gradient: [_products(x, gradient, pads)], x, gradient, kernel, [kernel])[0]
+
+    def seven_products(x: jax.Array, gradient: jax.Array) -> list[jax.Array]:
+        pairs = zip(_of_positions(x, pads, outputs, taps), _of_outputs(gradient), strict=True)
+        return [_products(stored(a), stored(b), (0, 0)) for a, b in pairs]
+
+    shape = (-(-taps // TILE), *kernel[1:])
+    of_taps = _summed(seven_products, x, gradient, kernel, [shape] * len(TAPS))
+    return jnp.stack(_sums(TAPS.T, of_taps), axis=1).reshape(-1, *kernel[1:])[:taps]
+
+
+def _summed(
+    products: Callable[[jax.Array, jax.Array], list[jax.Array]],
+    x: jax.Array,
+    gradient: jax.Array,
+    kernel: tuple[int, ...],
+    shapes: Sequence[tuple[int, ...]],
+) -> list[jax.Array]:
+    """`products`, of the given shapes, summed over the parts of the signals."""
+    parts = _parts(x, kernel) if _precise(x) else 1
     x, gradient = _divided(x, parts), _divided(gradient, parts)
 
     def add_part(part: jax.Array, totals: list[jax.Array]) -> list[jax.Array]:
-        some, to_some = _taken(x, part), _taken(gradient, part)
-        if not fewer:
-            return [totals[0] + _products(some, to_some, pads)]
-        pairs = zip(_of_positions(some, pads, outputs, taps), _of_outputs(to_some), strict=True)
-        return [total + _products(stored(a), stored(b), (0, 0)) for total, (a, b) in zip(totals, pairs, strict=True)]
+        return list(map(jnp.add, totals, products(_taken(x, part), _taken(gradient, part))))
 
-    if not fewer:
-        return lax.fori_loop(0, parts, add_part, [jnp.zeros(kernel, x.dtype)])[0]
-    zeros = jnp.zeros((-(-taps // TILE), *kernel[1:]), x.dtype)
-    of_taps = lax.fori_loop(0, parts, add_part, [zeros] * len(TAPS))
-    return jnp.stack(_sums(TAPS.T, of_taps), axis=1).reshape(-1, *kernel[1:])[:taps]
+    return lax.fori_loop(0, parts, add_part, [jnp.zeros(shape, x.dtype) for shape in shapes])
 
 
 def _products(x: jax.Array, gradient: jax.Array, pads: Pads) -> jax.Array:
