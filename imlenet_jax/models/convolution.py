@@ -1,16 +1,15 @@
 """One-dimensional convolution, with other programs for the same sums where XLA's own are slow on a CPU.
 
-Measured in `docs/performance.md`. `convolve` takes the place of `jax.lax.conv_general_dilated` in `flax.linen.Conv`.
+Measured in `docs/performance.md`. `layers.Conv` is its user.
 """
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from imlenet_jax.models.platform import by_platform
 from imlenet_jax.models.winograd import Pads, convolve_unit, plain, stored
 
 THIN = 16  # features and filters up to which a matrix product is too narrow to be fast on a CPU
@@ -19,36 +18,41 @@ THIN = 16  # features and filters up to which a matrix product is too narrow to 
 def convolve(
     x: jax.Array,
     kernel: jax.Array,
-    strides: Sequence[int],
-    padding: str | Sequence[Pads],
+    stride: int = 1,
+    padding: str | Pads = "SAME",
     exact: bool = False,
-    **settings: Any,
 ) -> jax.Array:
     """Convolve `x` `(batch, positions, features)` with `kernel` `(taps, features, filters)`.
 
-    `padding` is `SAME`, `VALID`, or the zeros before and after as `[(before, after)]`. `exact` keeps XLA's own rounding
-    of the outputs in training on a CPU, at the price of more multiplications. The other settings of `flax.linen.Conv`
-    (dilation, groups, precision) keep their defaults in this package.
+    `padding` is `SAME`, `VALID`, or the zeros `(before, after)`. `exact` keeps XLA's own rounding of the outputs in
+    training on a CPU, at the price of more multiplications.
     """
-    taps, stride = kernel.shape[0], strides[0]
-    pads = lax.padtype_to_pads(x.shape[1:2], (taps,), (stride,), padding) if isinstance(padding, str) else padding
-    before, after = (int(pad) for pad in pads[0])
-    return _convolve(x, kernel, stride, (before, after), exact)
+    if isinstance(padding, str):
+        [padding] = lax.padtype_to_pads(x.shape[1:2], kernel.shape[:1], (stride,), padding)
+    before, after = padding
+    return _convolve(x, kernel, stride, (int(before), int(after)), exact)
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))  # a network has few shapes: each is traced once
 def _convolve(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, exact: bool) -> jax.Array:
-    taps, (before, after) = len(kernel), pads
-    if taps == 1 and stride > 1 and before == after == 0:
+    if len(kernel) == 1 and stride > 1 and pads == (0, 0):
         x, stride = x[:, ::stride], 1
-    if taps > x.shape[1]:
-        return _by_product(x, kernel, stride, pads)
     on_cpu = partial(_on_cpu, stride=stride, pads=pads, exact=exact)
     default = partial(plain, stride=stride, pads=pads)
-    return lax.platform_dependent(written(x), kernel, cpu=on_cpu, default=default)
+    return by_platform(written(x), kernel, cpu=on_cpu, cuda=partial(_on_gpu, stride=stride, pads=pads), default=default)
+
+
+def _on_gpu(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
+    before, after = pads
+    if stride == 1 and after == before + 1:
+        # cuDNN pads both sides alike; what it cannot pad is written out once more. So a tap that is zero comes first.
+        kernel, before = jnp.pad(kernel, ((1, 0), (0, 0), (0, 0))), after
+    return plain(x, kernel, stride, (before, after))
 
 
 def _on_cpu(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, exact: bool) -> jax.Array:
+    if len(kernel) > x.shape[1]:
+        return _by_product(x, kernel, stride, pads)
     if stride > 1:
         # XLA's gradient spreads the outputs' out with zeros and multiplies them all; in blocks each meets its own taps.
         return _by_blocks(x, kernel, stride, pads, stride, exact)
@@ -66,7 +70,7 @@ def written(x: jax.Array) -> jax.Array:
 def _written_forward(x: jax.Array):
     # XLA computes cheap operations again for each of their readers. For a kernel's gradient it transposes x and fuses
     # into it, element by element against the grain, the whole chain of normalisation and activation before.
-    return lax.platform_dependent(x, cpu=stored, default=lambda x: x), None
+    return by_platform(x, cpu=stored, default=lambda x: x), None
 
 
 written.defvjp(_written_forward, lambda _, gradient: (gradient,))

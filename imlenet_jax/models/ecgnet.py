@@ -53,9 +53,9 @@ class ResidualBlock(nn.Module):
         for index in (1, 2):
             y = nn.relu(BatchNorm("torch", self.axis_name, name=f"bn{index}")(y, train))
             y = Dropout(self.dropout)(y, train)
-            y = conv((self.kernel_size,), padding=self.kernel_size // 2, name=f"conv{index}")(y)
+            y = conv(self.kernel_size, padding=self.kernel_size // 2, name=f"conv{index}")(y)
         if x.shape[-1] != self.filters:
-            x = conv((1,), name="downsample")(x)
+            x = conv(1, name="downsample")(x)
         return max_pool(x, 2) + max_pool(y, 2) if self.halve else x + y
 
 
@@ -72,11 +72,10 @@ class ECGNet(nn.Module):
         conv = partial(Conv, config.filters, use_bias=False, kernel_init=torch_uniform, dtype=self.dtype)
         norm = partial(BatchNorm, "torch", self.axis_name)
 
-        stems = [conv((k,), padding="VALID", name=f"stem{i}")(x) for i, k in enumerate(config.stem_kernel_sizes)]
+        stems = [conv(k, padding="VALID", name=f"stem{i}")(x) for i, k in enumerate(config.stem_kernel_sizes)]
         y = jnp.concatenate(stems, axis=1)  # along time, as the reference does
         y = nn.relu(norm(name="bn1")(y, train))
-        y = conv((config.kernel_size,), strides=(2,), padding=2, name="conv1")(y)
-        y = single(y)
+        y = conv(config.kernel_size, 2, padding=2, name="conv1")(y)
         for index in range(config.blocks):
             filters = config.filters * (1 + (index + 1) // 4)
             halve = index % 2 == 1
@@ -85,7 +84,7 @@ class ECGNet(nn.Module):
             )
             y = block(y, train)
         y = nn.relu(norm(name="bn2")(y, train))
-        y = nn.avg_pool(y, (config.pool_size,), strides=(config.pool_size,), padding=[(2, 2)])
+        y = nn.avg_pool(single(y), (config.pool_size,), strides=(config.pool_size,), padding=[(2, 2)])
         if y.size == 0:
             raise ValueError("the pools leave no position")
         y = jnp.swapaxes(y, 1, 2).reshape(y.shape[0], -1)  # torch flattens (channel, time)

@@ -38,11 +38,11 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         stride = 2 if self.downsample else 1
         conv = partial(Conv, self.filters, kernel_init=glorot, dtype=self.dtype)
-        y = conv((self.kernel_size,), strides=(stride,), name="conv1")(x)
+        y = conv(self.kernel_size, stride, name="conv1")(x)
         y = BatchNorm("keras", self.axis_name, name="bn1")(nn.relu(y), train)
-        y = conv((self.kernel_size,), name="conv2")(y)
+        y = conv(self.kernel_size, name="conv2")(y)
         if self.downsample:
-            x = conv((1,), strides=(2,), name="shortcut")(x)
+            x = conv(1, 2, name="shortcut")(x)
         return BatchNorm("keras", self.axis_name, name="bn2")(nn.relu(x + y), train)
 
 
@@ -63,7 +63,7 @@ class IMLENet(nn.Module):
         batch, windows = x.shape[0], config.length // config.window
 
         x = jnp.swapaxes(x, 1, 2).reshape(batch * config.leads * windows, config.window, 1)
-        stem = Conv(config.filters[0], (config.kernel_size,), kernel_init=glorot, dtype=self.dtype, name="stem")
+        stem = Conv(config.filters[0], config.kernel_size, kernel_init=glorot, dtype=self.dtype, name="stem")
         x = nn.relu(stem(x))
         for stage, filters in enumerate(config.filters):
             for block in range(config.blocks_per_stage):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from imlenet_jax.models.convolution import convolve, written
+from imlenet_jax.models.platform import by_platform
 from imlenet_jax.models.recurrence import recur
 
 Framework = Literal["keras", "torch"]
@@ -42,7 +43,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x, features = single(x), x.shape[-1]
+        features = x.shape[-1]
         momentum, epsilon = (0.99, 1e-3) if self.framework == "keras" else (0.9, 1e-5)
         scale = self.param("scale", nn.initializers.ones, (features,))
         bias = self.param("bias", nn.initializers.zeros, (features,))
@@ -51,8 +52,8 @@ class BatchNorm(nn.Module):
 
         if not train:
             factor = scale * jax.lax.rsqrt(running_var.value + epsilon)
-            return x * factor + (bias - running_mean.value * factor)
-        y, mean, var, count = _normalise(written(x), scale, bias, epsilon, self.axis_name)
+            return (x * factor + (bias - running_mean.value * factor)).astype(x.dtype)
+        y, mean, var, count = _normalise(written(x), scale, bias, running_mean.value, epsilon, self.axis_name)
         if not self.is_initializing():
             stored = var * (count / (count - 1)) if self.framework == "torch" else var
             running_mean.value = momentum * running_mean.value + (1 - momentum) * mean
@@ -60,23 +61,37 @@ class BatchNorm(nn.Module):
         return y
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None):
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array, epsilon: float, axis_name: str | None):
     """`x` normalised over every axis but the last; also the mean and variance used, and over how many values.
 
-    The statistics are for keeping: no gradient passes through them.
+    `near` is about the mean. The statistics are for keeping: no gradient passes through them.
     """
-    axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-    mean = _over_devices(jnp.mean(x, axes), axis_name)
-    var = _over_devices(jnp.mean(jnp.square(x - mean), axes), axis_name)
-    factor = scale * jax.lax.rsqrt(var + epsilon)
+    moments = partial(_moments_at_once, axis_name=axis_name)
+    mean, var = by_platform(x, near, cpu=partial(_moments, axis_name=axis_name), default=moments)
+    factor, count = scale * jax.lax.rsqrt(var + epsilon), x.size // x.shape[-1]
     if axis_name is not None:
         count *= jax.lax.axis_size(axis_name)
-    return x * factor + (bias - mean * factor), mean, var, count
+    return (x * factor + (bias - mean * factor)).astype(x.dtype), mean, var, count
 
 
-def _normalise_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None):
-    outputs = _normalise(x, scale, bias, epsilon, axis_name)
+def _moments(x: jax.Array, near: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
+    x, axes = single(x), tuple(range(x.ndim - 1))
+    mean = _over_devices(jnp.mean(x, axes), axis_name)
+    return mean, _over_devices(jnp.mean(jnp.square(x - mean), axes), axis_name)
+
+
+def _moments_at_once(x: jax.Array, near: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance in one pass over `x` and one message between devices; `near` keeps the digits of the variance."""
+    away, axes = single(x) - near, tuple(range(x.ndim - 1))
+    mean, square = _over_devices(jnp.stack([jnp.mean(away, axes), jnp.mean(jnp.square(away), axes)]), axis_name)
+    return near + mean, jnp.maximum(square - jnp.square(mean), 0)
+
+
+def _normalise_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array, epsilon: float, axis_name: str | None
+):
+    outputs = _normalise(x, scale, bias, near, epsilon, axis_name)
     _, mean, var, _ = outputs
     return outputs, (x, scale, mean, jax.lax.rsqrt(var + epsilon))
 
@@ -84,13 +99,15 @@ def _normalise_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon:
 def _normalise_backward(epsilon: float, axis_name: str | None, saved: tuple[jax.Array, ...], gradients: Any):
     # Written out, and in sums of x rather than of x - mean: XLA stores and reads fewer arrays of the size of x.
     x, scale, mean, inverse = saved
-    gradient, axes, count = gradients[0], tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+    kept, (x, gradient) = x.dtype, map(single, (x, gradients[0]))
+    axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
     to_bias = jnp.sum(gradient, axes)
     to_scale = (jnp.sum(gradient * x, axes) - mean * to_bias) * inverse
-    mean_bias, mean_scale = (_over_devices(total / count, axis_name) for total in (to_bias, to_scale))
+    mean_bias, mean_scale = _over_devices(jnp.stack([to_bias, to_scale]) / count, axis_name)
     factor = scale * inverse
     slope = factor * inverse * mean_scale
-    return factor * gradient - slope * x + (slope * mean - factor * mean_bias), to_scale, to_bias
+    to_x = factor * gradient - slope * x + (slope * mean - factor * mean_bias)
+    return to_x.astype(kept), to_scale, to_bias, None
 
 
 _normalise.defvjp(_normalise_forward, _normalise_backward)
@@ -111,14 +128,14 @@ class AttentionPooling(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x, (_, positions, features) = single(x), x.shape
+        _, positions, features = x.shape
         normal = nn.initializers.normal(0.05)
         weight = self.param("weight", normal, (features, self.dim))
         bias = self.param("bias", nn.initializers.zeros, (positions, self.dim))
         score = self.param("score", normal, (self.dim, 1))
-        energy = (jnp.tanh(x @ weight + bias) @ score)[..., 0]
-        attention = jax.nn.softmax(energy, axis=1)
-        return jnp.einsum("npf,np->nf", x, attention), attention
+        hidden = jnp.tanh(single(x @ weight.astype(x.dtype)) + bias)
+        attention = jax.nn.softmax(jnp.sum(hidden * score[:, 0], axis=-1), axis=1)
+        return jnp.einsum("npf,np->nf", single(x), attention), attention
 
 
 class LSTM(nn.Module):
@@ -166,6 +183,44 @@ class LSTM(nn.Module):
             # Two parameters, not one: merged, they would move at half the rate.
             bias = bias + self.param(f"{direction}_recurrent_bias", bias_init, (gates,))
         return kernel, recurrent, bias
+
+
+class Conv(nn.Module):
+    """One-dimensional convolution of `(n, positions, features)`; parameters as in `flax.linen.Conv`.
+
+    `padding` is `SAME`, `VALID` or the zeros on both sides; `exact` is that of `convolve`. With `dtype` in bfloat16
+    inputs and outputs are in it, and so are the gradients of both, but not those of the parameters.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    padding: str | int = "SAME"
+    use_bias: bool = True
+    exact: bool = False
+    kernel_init: Initializer = nn.initializers.lecun_normal()
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", self.kernel_init, (self.kernel_size, x.shape[-1], self.features))
+        x = x.astype(self.dtype or x.dtype)
+        padding = (self.padding, self.padding) if isinstance(self.padding, int) else self.padding
+        x = convolve(x, kernel.astype(x.dtype), self.stride, padding, self.exact)
+        return add_bias(x, self.param("bias", nn.initializers.zeros, (self.features,))) if self.use_bias else x
+
+
+@jax.custom_vjp
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """`x` `(n, positions, features)` plus a `bias` `(features,)`, in the type of `x`."""
+    return x + bias.astype(x.dtype)
+
+
+def _add_bias_backward(_: None, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return gradient, jnp.sum(single(gradient), (0, 1))  # derived by JAX, it would be a sum of bfloat16
+
+
+add_bias.defvjp(lambda x, bias: (add_bias(x, bias), None), _add_bias_backward)
 
 
 class Dropout(nn.Module):
@@ -217,6 +272,3 @@ def _block_max(x: jax.Array, size: int, fill: bool) -> jax.Array:
     for index in range(1, size):
         highest = jnp.where(highest >= x[:, :, index], highest, x[:, :, index])  # of equals the first has the gradient
     return highest
-
-
-Conv = partial(nn.Conv, padding="SAME", conv_general_dilated=convolve)

@@ -53,7 +53,7 @@ class Mousavi(nn.Module):
         for index, filters in enumerate(config.filters):
             if index > 0:
                 x = max_pool(x, config.pool_size)
-            conv = Conv(filters, (config.kernel_size,), kernel_init=glorot, dtype=self.dtype, name=f"conv{index}")
+            conv = Conv(filters, config.kernel_size, kernel_init=glorot, dtype=self.dtype, name=f"conv{index}")
             x = nn.relu(conv(x))
         x = single(x).reshape(batch, windows, -1)
         x = LSTM(config.lstm_units, "keras", bidirectional=True, unroll=windows, name="lstm")(x)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imlenet_jax.models.layers import BatchNorm, Conv, Dropout, Dtype, max_pool
+from imlenet_jax.models.layers import BatchNorm, Conv, Dropout, Dtype, max_pool, single
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Rajpurkar(nn.Module):
         config = self.config
         norm = partial(BatchNorm, "keras", self.axis_name)
         he_normal = nn.initializers.he_normal()
-        conv = partial(Conv, kernel_size=(config.kernel_size,), kernel_init=he_normal, dtype=self.dtype)
+        conv = partial(Conv, kernel_size=config.kernel_size, kernel_init=he_normal, dtype=self.dtype)
 
         x = conv(config.filters, name="stem")(x)
         x = nn.relu(norm(name="stem_bn")(x, train))
@@ -46,7 +46,7 @@ class Rajpurkar(nn.Module):
             y = x
             if index > 0:  # block 0 follows the stem's own normalisation
                 y = nn.relu(norm(name=f"block{index}_bn1")(y, train))
-            y = conv(filters, strides=(stride,), name=f"block{index}_conv1")(y)
+            y = conv(filters, stride=stride, name=f"block{index}_conv1")(y)
             y = nn.relu(norm(name=f"block{index}_bn2")(y, train))
             y = Dropout(config.dropout)(y, train)
             y = conv(filters, name=f"block{index}_conv2")(y)
@@ -56,4 +56,4 @@ class Rajpurkar(nn.Module):
             x = shortcut + y
         x = nn.relu(norm(name="final_bn")(x, train))
         glorot = nn.initializers.glorot_uniform()
-        return nn.Dense(config.classes, kernel_init=glorot, name="head")(x.reshape(x.shape[0], -1)), {}
+        return nn.Dense(config.classes, kernel_init=glorot, name="head")(single(x).reshape(x.shape[0], -1)), {}

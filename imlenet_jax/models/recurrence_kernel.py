@@ -174,7 +174,9 @@ def _per_device(call: Callable[..., Arrays], rule: str) -> Callable[..., Arrays]
         everywhere = NamedSharding(mesh, PartitionSpec())
         return mesh, call, tuple(over_records for _ in results), (everywhere, *(over_records for _ in arguments[1:]))
 
-    partitioned.def_partition(partition=partition, sharding_rule=rule, need_replication_factors=("d", "g", "u", "v", "t"))
+    partitioned.def_partition(
+        partition=partition, sharding_rule=rule, need_replication_factors=("d", "g", "u", "v", "t")
+    )
 
     batched = custom_vmap(lambda *arguments: partitioned(*arguments))
 

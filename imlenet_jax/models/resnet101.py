@@ -9,8 +9,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imlenet_jax.models.convolution import convolve
-from imlenet_jax.models.layers import BatchNorm, Conv, Dropout, Dtype, max_pool, symmetric_uniform, torch_uniform
+from imlenet_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    Dropout,
+    Dtype,
+    max_pool,
+    single,
+    symmetric_uniform,
+    torch_uniform,
+)
 
 
 @dataclass(frozen=True)
@@ -32,16 +40,15 @@ def _conv_init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax
     return jax.random.normal(key, shape, dtype) * math.sqrt(2 / (kernel_size**2 * features))
 
 
-def _conv(features: int, kernel_size: int, stride: int = 1, **options: Any) -> nn.Conv:
-    padding = kernel_size // 2
+def _conv(features: int, kernel_size: int, stride: int = 1, **options: Any) -> Conv:
     return Conv(
         features,
-        (kernel_size,),
-        strides=(stride,),
-        padding=padding,
+        kernel_size,
+        stride,
+        padding=kernel_size // 2,
         use_bias=False,
         kernel_init=_conv_init,
-        conv_general_dilated=partial(convolve, exact=True),  # in a hundred in a row, rounding grows
+        exact=True,  # in a hundred in a row, rounding grows
         **options,
     )
 
@@ -95,6 +102,6 @@ class ResNet101(nn.Module):
                     self.dtype,
                     name=f"stage{stage}_block{index}",
                 )(x, train)
-        x = jnp.mean(x, axis=1)
+        x = jnp.mean(single(x), axis=1)
         bias_init = symmetric_uniform(x.shape[-1] ** -0.5)
         return nn.Dense(config.classes, kernel_init=torch_uniform, bias_init=bias_init, name="head")(x), {}

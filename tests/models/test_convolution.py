@@ -34,7 +34,7 @@ def test_outputs_and_gradients_are_those_of_xla(length, taps, stride, padding):
             return lax.conv_general_dilated(x, kernel, (stride,), padding, dimension_numbers=("NWC", "WIO", "NWC"))
 
         def ours(x, kernel):
-            return convolve(x, kernel, (stride,), padding)
+            return convolve(x, kernel, stride, padding if isinstance(padding, str) else padding[0])
 
         expected, expected_transposed = jax.vjp(plain, x, kernel)
         output, transposed = jax.jit(lambda x, kernel: jax.vjp(ours, x, kernel))(x, kernel)
@@ -47,6 +47,6 @@ def test_outputs_and_gradients_are_those_of_xla(length, taps, stride, padding):
 
 def test_bfloat16_stays_bfloat16():
     x, kernel = jnp.ones((2, 8, 3), jnp.bfloat16), jnp.ones((4, 3, 2), jnp.bfloat16)
-    output, transposed = jax.vjp(lambda x, kernel: convolve(x, kernel, (2,), "SAME"), x, kernel)
+    output, transposed = jax.vjp(lambda x, kernel: convolve(x, kernel, 2, "SAME"), x, kernel)
     assert output.dtype == jnp.bfloat16
     assert [gradient.dtype for gradient in transposed(output)] == [jnp.bfloat16, jnp.bfloat16]

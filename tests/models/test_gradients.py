@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from imlenet_jax.models import layers
+from imlenet_jax.models import layers, recurrence
+from imlenet_jax.models.platform import as_if_on
 
 
 def _same(found, wanted):
@@ -14,7 +15,8 @@ def _same(found, wanted):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
-def test_batch_normalisation():
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_batch_normalisation(platform):
     rng = np.random.default_rng(0)
 
     def plain(x, scale, bias):
@@ -29,19 +31,21 @@ def test_batch_normalisation():
             jnp.asarray(rng.normal(size=5)),
         )
         expected, expected_transposed = jax.vjp(plain, *arguments)
-        output, transposed = jax.vjp(lambda *a: layers._normalise(*a, 1e-3, None)[0], *arguments)
+        near = jnp.full(5, 2.5)
+        with as_if_on(platform):
+            output, transposed = jax.vjp(lambda *a: layers._normalise(*a, near, 1e-3, None)[0], *arguments)
         gradient = jnp.asarray(rng.normal(size=expected.shape))
         _same((output, transposed(gradient)), (expected, expected_transposed(gradient)))
 
 
 @pytest.mark.parametrize("directions", [1, 2])
-@pytest.mark.parametrize("unroll", [1, 6])
-def test_recurrence(directions, unroll):
+@pytest.mark.parametrize("platform, unroll", [("cpu", 1), ("cpu", 6), ("cuda", 1)])
+def test_recurrence(directions, platform, unroll):
     rng = np.random.default_rng(1)
 
     def plain(gates, recurrent):
         def step(state, gates):
-            _, *state = layers._cell_step(tuple(state), gates, recurrent)
+            _, *state = recurrence._cell_step(tuple(state), gates, recurrent)
             return tuple(state), state[0]
 
         zeros = jnp.zeros((directions, 3, 4))
@@ -53,6 +57,17 @@ def test_recurrence(directions, unroll):
             jnp.asarray(rng.normal(size=(directions, 4, 16))),
         )
         expected, expected_transposed = jax.vjp(plain, *arguments)
-        output, transposed = jax.vjp(lambda *a: layers._recur(*a, unroll), *arguments)
         gradient = jnp.asarray(rng.normal(size=expected.shape))
-        _same((output, transposed(gradient)), (expected, expected_transposed(gradient)))
+        with as_if_on(platform):
+            output, transposed = jax.vjp(lambda *a: recurrence.recur(*a, unroll), *arguments)
+            found = output, transposed(gradient)
+        _same(found, (expected, expected_transposed(gradient)))
+
+
+def test_bias_of_bfloat16_is_summed_in_float32():
+    x = jnp.ones((64, 128, 2), jnp.bfloat16)  # 8,192 ones: added up in bfloat16 they stop at 256
+    output, transposed = jax.vjp(layers.add_bias, x, jnp.array([0.5, 1], jnp.float32))
+    assert output.dtype == jnp.bfloat16
+    to_x, to_bias = transposed(jnp.ones_like(output))
+    assert to_x.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(to_bias, [8192, 8192])

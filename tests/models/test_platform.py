@@ -1,0 +1,60 @@
+"""What an accelerator runs, run on a CPU: networks traced for one give what they give on a CPU."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imlenet_jax.models import create_model, init_variables
+from imlenet_jax.models.platform import as_if_on, by_platform
+from imlenet_jax.training.optimizers import make_optimizer
+from imlenet_jax.training.step import new_state, update
+
+RECORDS, STEPS = 8, 3
+
+
+def _trained(name, config, platform):
+    """Logits, gradients (of the first step, by Adam's first moment), losses of a few steps, and logits after them."""
+    network, optimizer = create_model(name, config), make_optimizer(name)
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(RECORDS, config.length, config.leads)))
+    label = jnp.asarray(rng.random((RECORDS, config.classes)) < 0.3, x.dtype)
+    variables = jax.tree.map(lambda array: array.astype(x.dtype), init_variables(network, jax.random.key(0)))
+    state, losses = new_state(variables, optimizer), []
+
+    @jax.jit
+    def step(state):
+        return update(network, optimizer, state, x, label, jax.random.key(1))
+
+    @jax.jit
+    def predict(variables):
+        return network.apply(variables, x)[0]
+
+    with as_if_on(platform):
+        before = predict(state.variables)
+        for _ in range(STEPS):
+            state, outcome = step(state)
+            losses.append(outcome.loss)
+        return before, outcome.logits, jnp.stack(losses), predict(state.variables), state.batch_stats
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_training_is_that_of_the_cpu(tiny, double):
+    with jax.enable_x64(double):
+        wanted, found = (_trained(*tiny, platform) for platform in ("cpu", "cuda"))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        # Adam's first steps turn rounding of tiny gradients into whole steps: float64 tells whether all is right.
+        scale = np.max(np.abs(b))
+        np.testing.assert_allclose(a, b, atol=(1e-7 if double else 2e-2) * scale)
+
+
+def test_the_switch_is_part_of_what_is_cached():
+    @jax.jit
+    def number(x):
+        return by_platform(x, cuda=lambda x: x + 1, cpu=lambda x: x + 2, default=lambda x: x + 3)
+
+    assert number(0.0) == 2
+    for platform, expected in (("cuda", 1), ("tpu", 3), ("cpu", 2)):
+        with as_if_on(platform):
+            assert number(0.0) == expected
+    assert number(0.0) == 2
