@@ -7,6 +7,7 @@ stay zero, and so are records.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ WARPS = 8
 GATES = range(4)
 
 Arrays = tuple[jax.Array, ...]
+Dot = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def fits(gates: jax.Array, recurrent: jax.Array) -> bool:
@@ -73,14 +75,14 @@ def _padded(gates: jax.Array, recurrent: jax.Array) -> tuple[jax.Array, jax.Arra
     )
 
 
-def _forward_kernel(recurrent_ref: Any, gates_ref: Any, hidden_ref: Any, *saved_refs: Any) -> None:
+def _forward_kernel(dot: Dot, recurrent_ref: Any, gates_ref: Any, hidden_ref: Any, *saved_refs: Any) -> None:
     units, steps = recurrent_ref.shape[-1], gates_ref.shape[0]
     weights = _weights(recurrent_ref)
 
     def step(t, carried):
         hidden, cell, gates = carried
         later = _gates_at(gates_ref, jnp.minimum(t + 1, steps - 1))  # on their way while this step computes
-        i, f, g, o = (gate + _dot(hidden, weights(k)) for k, gate in zip(GATES, gates, strict=True))
+        i, f, g, o = (gate + dot(hidden, weights(k)) for k, gate in zip(GATES, gates, strict=True))
         i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
         for ref, value in zip(saved_refs, (i, f, g, o, hidden, cell)[: len(saved_refs)], strict=True):
             ref[t] = value
@@ -93,7 +95,7 @@ def _forward_kernel(recurrent_ref: Any, gates_ref: Any, hidden_ref: Any, *saved_
     lax.fori_loop(0, steps, step, (zeros, zeros, _gates_at(gates_ref, 0)))
 
 
-def _backward_kernel(transposed_ref: Any, *refs: Any) -> None:
+def _backward_kernel(dot: Dot, transposed_ref: Any, *refs: Any) -> None:
     *read, to_gates_ref = refs
     units, steps = transposed_ref.shape[-1], to_gates_ref.shape[0]
     weights = _weights(transposed_ref)
@@ -110,7 +112,7 @@ def _backward_kernel(transposed_ref: Any, *refs: Any) -> None:
         to_hidden = jnp.zeros_like(to_hidden)
         for k, to_gate in zip(GATES, (to_i, to_f, to_g, to_o), strict=True):
             to_gates_ref[t, :, k] = to_gate
-            to_hidden += _dot(to_gate, weights(k))
+            to_hidden += dot(to_gate, weights(k))
         return to_hidden, to_cell * f, earlier
 
     zeros = jnp.zeros((ROWS, units), to_gates_ref.dtype)
@@ -128,23 +130,25 @@ def _gates_at(ref: Any, t: Any) -> Arrays:
     return tuple(ref[t, :, k] for k in GATES)
 
 
-def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    # Tensor cores in three passes, which together are as precise as float32: its own multiplications are slow.
-    kernel = platform_taken() is None
-    return jnp.dot(a, b, precision=lax.DotAlgorithmPreset.TF32_TF32_F32_X3 if kernel else lax.Precision.HIGHEST)
-
-
-def _call(kernel: Callable[..., None], recurrent: jax.Array, arrays: Arrays, outputs: list[tuple[int, ...]]) -> Arrays:
+def _call(
+    kernel: Callable[..., None],
+    interpret: bool,
+    recurrent: jax.Array,
+    arrays: Arrays,
+    outputs: list[tuple[int, ...]],
+) -> Arrays:
     """Start a kernel over directions and groups of records; `outputs` are the axes after `(time, directions, n)`."""
     steps, directions, n = arrays[0].shape[:3]
     filled = -(-n // ROWS) * ROWS
-    arrays = tuple(jnp.pad(a, ((0, 0), (0, 0), (0, filled - n)) + ((0, 0),) * (a.ndim - 3)) for a in arrays)
+    padded = [jnp.pad(a, ((0, 0), (0, 0), (0, filled - n)) + ((0, 0),) * (a.ndim - 3)) for a in arrays]
+    # Tensor cores in three passes, which together are as precise as float32: its own multiplications are slow.
+    precision = lax.Precision.HIGHEST if interpret else lax.DotAlgorithmPreset.TF32_TF32_F32_X3
 
     def block(*last: int) -> pl.BlockSpec:
         return pl.BlockSpec((steps, None, ROWS, *last), lambda d, group: (0, d, group, *[0] * len(last)))
 
     results = pl.pallas_call(
-        kernel,
+        partial(kernel, partial(jnp.dot, precision=precision)),
         grid=(directions, filled // ROWS),
         in_specs=[
             pl.BlockSpec((None, *recurrent.shape[1:]), lambda d, group: (d, 0, 0, 0)),
@@ -153,41 +157,54 @@ def _call(kernel: Callable[..., None], recurrent: jax.Array, arrays: Arrays, out
         out_specs=[block(*last) for last in outputs],
         out_shape=[jax.ShapeDtypeStruct((steps, directions, filled, *last), arrays[0].dtype) for last in outputs],
         compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=1),
-        interpret=platform_taken() is not None,
+        interpret=interpret,
         name=kernel.__name__.strip("_"),
-    )(recurrent, *arrays)
+    )(recurrent, *padded)
     return tuple(result[:, :, :n] for result in results)
 
 
 def _per_device(call: Callable[..., Arrays], rule: str) -> Callable[..., Arrays]:
-    """`call(recurrent, *arrays)`, arrays `(time, directions, n, ...)`: records stay on their device, vmap adds directions.
+    """`call(interpret, recurrent, *arrays)` where records stay on their device, and vmap adds directions.
 
     A kernel is opaque to XLA's partitioner, which would gather the records of all devices on each; and vmap would add
-    an axis that the kernel does not expect.
+    an axis that the kernel does not expect. Arrays are `(time, directions, n, ...)`.
     """
-    partitioned = custom_partitioning(call)
+    compiled, interpreted = (_batched(_partitioned(call, interpret, rule)) for interpret in (False, True))
+
+    def chosen(*arguments: jax.Array) -> Arrays:
+        # Here, not in `call`: the partitioner asks for it in a thread that knows of no switch.
+        return compiled(*arguments) if platform_taken() is None else interpreted(*arguments)
+
+    return chosen
+
+
+def _partitioned(call: Callable[..., Arrays], interpret: bool, rule: str) -> Callable[..., Arrays]:
+    def on_one(recurrent: jax.Array, *arrays: jax.Array) -> Arrays:
+        return call(interpret, recurrent, *arrays)
 
     def partition(mesh: Any, arguments: Any, results: Any):
         spec = arguments[1].sharding.spec
-        records = spec[2] if len(spec) > 2 else None
-        over_records = NamedSharding(mesh, PartitionSpec(None, None, records))
+        over_records = NamedSharding(mesh, PartitionSpec(None, None, spec[2] if len(spec) > 2 else None))
         everywhere = NamedSharding(mesh, PartitionSpec())
-        return mesh, call, tuple(over_records for _ in results), (everywhere, *(over_records for _ in arguments[1:]))
+        return mesh, on_one, (over_records,) * len(results), (everywhere, *(over_records,) * len(arguments[1:]))
 
-    partitioned.def_partition(
-        partition=partition, sharding_rule=rule, need_replication_factors=("d", "g", "u", "v", "t")
-    )
+    partitioned = custom_partitioning(on_one)
+    replicated = ("d", "g", "u", "v", "t")  # all but the records, n
+    partitioned.def_partition(partition=partition, sharding_rule=rule, need_replication_factors=replicated)
+    return partitioned
 
-    batched = custom_vmap(lambda *arguments: partitioned(*arguments))
+
+def _batched(call: Callable[..., Arrays]) -> Callable[..., Arrays]:
+    batched = custom_vmap(lambda *arguments: call(*arguments))
 
     @batched.def_vmap
     def _(size: int, is_batched: list[bool], recurrent: jax.Array, *arrays: jax.Array):
         def all_batched(array: jax.Array, has_axis: bool) -> jax.Array:
             return array if has_axis else jnp.broadcast_to(array, (size, *array.shape))
 
-        recurrent, *arrays = map(all_batched, (recurrent, *arrays), is_batched)
+        recurrent, *rest = map(all_batched, (recurrent, *arrays), is_batched)
         directions = recurrent.shape[1]
-        merged = [jnp.moveaxis(a, 0, 1).reshape(a.shape[1], size * directions, *a.shape[3:]) for a in arrays]
+        merged = [jnp.moveaxis(a, 0, 1).reshape(a.shape[1], size * directions, *a.shape[3:]) for a in rest]
         results = batched(recurrent.reshape(size * directions, *recurrent.shape[2:]), *merged)
         split = (r.reshape(len(r), size, directions, *r.shape[2:]) for r in results)
         return tuple(jnp.moveaxis(r, 1, 0) for r in split), (True,) * len(results)
@@ -196,14 +213,14 @@ def _per_device(call: Callable[..., Arrays], rule: str) -> Callable[..., Arrays]
 
 
 def _forward(outputs: int) -> Callable[..., Arrays]:
-    def call(recurrent: jax.Array, gates: jax.Array) -> Arrays:
-        return _call(_forward_kernel, recurrent, (gates,), [recurrent.shape[-1:]] * outputs)
+    def call(interpret: bool, recurrent: jax.Array, gates: jax.Array) -> Arrays:
+        return _call(_forward_kernel, interpret, recurrent, (gates,), [recurrent.shape[-1:]] * outputs)
 
     return _per_device(call, f"d g u v, t d n g u -> {', '.join(['t d n u'] * outputs)}")
 
 
-def _backward(transposed: jax.Array, *arrays: jax.Array) -> Arrays:
-    return _call(_backward_kernel, transposed, arrays, [transposed.shape[1:3]])
+def _backward(interpret: bool, transposed: jax.Array, *arrays: jax.Array) -> Arrays:
+    return _call(_backward_kernel, interpret, transposed, arrays, [transposed.shape[1:3]])
 
 
 _hidden, _hidden_and_saved = _forward(1), _forward(7)
