@@ -5,7 +5,7 @@ import os
 import platform
 import shlex
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,16 @@ def machine(module: str) -> dict[str, Any]:
         "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": versions() | {"wfdb": version("wfdb")},
+        "versions": versions() | installed("wfdb"),
     }
+
+
+def installed(package: str) -> dict[str, str]:
+    """The version of a package that not every benchmark needs; nothing where it is not installed."""
+    try:
+        return {package: version(package)}
+    except PackageNotFoundError:
+        return {}
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

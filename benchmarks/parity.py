@@ -48,11 +48,11 @@ def run(args) -> None:
     """Compare, print a table, and end with an error where a bound is broken."""
     print_devices()
     models = list(MODELS) if args.model == "all" else [args.model]
-    inputs = _read(args.golden / "inputs.npz", ("x", "y"))
+    x, y = read_inputs(args.golden)
     results = {}
     for model in models:
         entry(model)
-        results[model] = compare(model, args.golden, inputs["x"], inputs["y"].astype(np.float32))
+        results[model] = compare(model, args.golden, x, y)
         _print_table(model, results[model])
     if args.out:
         write_json(args.out, {"machine": machine("benchmarks.parity"), **results})
@@ -63,6 +63,12 @@ def run(args) -> None:
     if broken:
         raise UserError(f"parity is broken: {', '.join(broken)}")
     print(f"parity: all bounds hold for {', '.join(models)}")
+
+
+def read_inputs(golden: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The folder's records, standardised (16, 1000, 12) float32, and their labels (16, 5) float32."""
+    inputs = _read(golden / "inputs.npz", ("x", "y"))
+    return inputs["x"], inputs["y"].astype(np.float32)
 
 
 def compare(model: str, golden: Path, x: np.ndarray, y: np.ndarray) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,120 @@
+"""What `benchmarks.device` measured, as markdown."""
+
+from typing import Any
+
+from benchmarks.tables import case, digits, markdown, milliseconds
+
+Results = dict[str, Any]
+
+
+def device_report(results: Results) -> str:
+    """Machine, then a table per section that has rows, then what was left out or failed."""
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("jax", "jaxlib", "flax"))
+    parts = [
+        f"{machine['date'][:10]}, {machine['driver'] or machine['devices']}, {versions}:\n\n```\n{machine['command']}\n```\n"
+    ]
+    tables = (_ceilings, _steps, _parity, _profile, _epochs)
+    for section, table in zip(("ceilings", "steps", "parity", "profile", "epochs"), tables, strict=True):
+        if results[section]:
+            parts.append(table(results[section]))
+    for name, title in (("left_out", "Left out for want of time"), ("failed", "Failed")):
+        if results[name]:
+            parts.append(
+                f"{title}: " + "; ".join(f"{r['what']} {r.get('reason', '')}".strip() for r in results[name]) + "\n"
+            )
+    return "\n".join(parts)
+
+
+def _ceilings(rows: list[Results]) -> str:
+    header = ("ceilings", "precision", "matrix product, TFLOP/s", "copy, GB/s", "smallest kernel, us")
+    return markdown(
+        header,
+        (
+            (
+                row["dtype"],
+                row["precision"],
+                f"{row['flops_per_s'] / 1e12:,.1f}",
+                f"{row['bytes_per_s'] / 1e9:,.0f}",
+                f"{row['kernel_s'] * 1e6:.2f}",
+            )
+            for row in rows
+        ),
+    )
+
+
+def _steps(rows: list[Results]) -> str:
+    header = ("network", "step", "type", "batch", "step, ms (quartiles)", "records/s", "compile, s", "memory, GB")
+    header += ("GFLOP", "GB", "kernels", "least by bytes, kernels, products, ms")
+    return markdown(
+        header,
+        (
+            (
+                *case(row),
+                milliseconds(row["step_s"]),
+                digits(row["records_per_s"]),
+                f"{row['compile_s']:.0f}",
+                "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e9:.2f}",
+                f"{row['flops'] / 1e9:,.1f}",
+                f"{row['bytes'] / 1e9:.2f}",
+                f"{row['kernels']:,}",
+                ", ".join(f"{1e3 * row['least_s'][k]:.2f}" for k in ("memory", "dispatch", "compute"))
+                if "least_s" in row
+                else "-",
+            )
+            for row in rows
+        ),
+    )
+
+
+def _parity(rows: list[Results]) -> str:
+    def verdict(row: Results) -> str:
+        broken = [name for name, found in row["rows"].items() if found["pass"] is False]
+        return "all hold" if not broken else f"beyond: {', '.join(broken)}"
+
+    def error(row: Results, name: str) -> str:
+        return f"{row['rows'][name]['error']:.1e}"
+
+    names = ("forward", "gradient norms", "training loss")
+    return markdown(
+        ("parity", "precision", *names, "bounds"),
+        ((f"`{row['model']}`", row["precision"], *(error(row, name) for name in names), verdict(row)) for row in rows),
+    )
+
+
+def _profile(rows: list[Results]) -> str:
+    parts = []
+    for row in rows:
+        kernels = ((f"`{k['kernel'][:60]}`", f"{k['us']:,.1f}", f"{k['started']:g}") for k in row["longest"])
+        parts.append(
+            f"`{row['model']}`, {row['dtype']}: {row['us']:,.0f} us in {row['started']:,.0f} kernels per step; the longest:\n\n"
+            + markdown(("kernel", "us per step", "started"), kernels)
+        )
+    return "\n".join(parts)
+
+
+def _epochs(rows: list[Results]) -> str:
+    header = (
+        "network",
+        "type",
+        "batch",
+        "records",
+        "first epoch, s",
+        "later epochs, s (quartiles)",
+        "60 epochs, s (extrapolated)",
+    )
+    return markdown(
+        header,
+        (
+            (
+                f"`{row['model']}`",
+                row["dtype"],
+                str(row["batchsize"]),
+                f"{row['records']:,} + {row['validation']:,}",
+                digits(row["first_epoch_s"]),
+                " ".join(f"{row['epoch_s'][key]:.2f}" for key in ("median", "first_quartile", "third_quartile")),
+                f"{row['first_epoch_s'] + 59 * row['epoch_s']['median']:,.0f}",
+            )
+            for row in rows
+        ),
+    )
