@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 DEMO_CONFIG := {"filters": [8, 8, 16], "blocks_per_stage": 1, "lstm_units": 16}
 DEMO_FLAGS := --data_dir synthetic --model imle_net --checkpoint_dir checkpoints/demo --log_dir logs/demo
 
-.PHONY: venv demo test lint clean
+.PHONY: venv demo test lint accelerators clean
 
 venv: $(VENV)/.complete
 
@@ -32,6 +32,14 @@ lint: venv
 	$(VENV)/bin/ruff check --quiet .
 	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
+
+# The compilers of benchmarks.compiled, some 3 GB: an environment each, since the two are not made to share one.
+accelerators:
+	for kind in cuda tpu; do \
+		$(PYTHON) -m venv .accelerators/$$kind && \
+		.accelerators/$$kind/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$$kind]" || exit 1; \
+	done
+	@echo "python for --target h100 or a100: .accelerators/cuda/bin/python   for --target v5e: .accelerators/tpu/bin/python"
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

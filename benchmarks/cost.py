@@ -12,7 +12,9 @@ import numpy as np
 from benchmarks.hlo import Computation, Instruction, Module, parse
 
 # They move or compute nothing.
-FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier", "async-done"}
+FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier", "async-done"} | {
+    f"{kind}-done" for kind in ("all-reduce", "all-gather", "collective-permute", "copy", "send", "recv")
+}
 # They read no more of their first operand than they return.
 SLICING = {"slice", "dynamic-slice", "gather"}
 # Libraries that XLA may call for products; what they compute cannot be read off the call.
@@ -148,6 +150,13 @@ def _flops(computation: Computation, item: Instruction) -> int:
         summed = [left[axis] for axis in item.numbers("lhs_contracting_dims")]
         return 2 * int(np.prod(item.dims + tuple(summed), dtype=np.int64))
     return 0
+
+
+def instruction_bytes(module: Module, computation: Computation, item: Instruction) -> int:
+    """What one instruction reads and writes, fused or not."""
+    if item.opcode == "fusion":
+        return _fusion_bytes(module.computations[item.text("calls")])
+    return _bytes(computation, item)
 
 
 def _bytes(computation: Computation, item: Instruction) -> int:

@@ -34,7 +34,7 @@ from benchmarks.timing import spread
 from experiments.cli import Parser, execute, json_object, positive_float, positive_int
 from imlenet_jax.data.loader import Batch, Split, select
 from imlenet_jax.files import write_atomically, write_json
-from imlenet_jax.models import Config
+from imlenet_jax.models import Config, entry
 from imlenet_jax.training.checkpoint import Checkpoints
 from imlenet_jax.training.loop import DTYPES, Recipe, fit
 from imlenet_jax.training.parallel import Devices, print_devices
@@ -220,8 +220,10 @@ def step_times(step: Step, batch: Batch) -> Iterator[float]:
 
 
 def has_golden(model: str, golden: Path) -> bool:
-    """Whether the folder has a network's outputs and its weights, or what they are drawn by."""
-    return (golden / f"{model}.npz").is_file() and any(golden.glob(f"{model}.[hwps]*"))
+    """Whether the folder has a network's outputs and its weights, or (for torch's) what they are drawn by."""
+    weights = [".h5", ".weights.npz", ".pt", *([".spec.json"] if entry(model).framework == "torch" else [])]
+    files = {suffix for suffix in weights if (golden / f"{model}{suffix}").is_file()}
+    return (golden / f"{model}.npz").is_file() and bool(files)
 
 
 def driver() -> str | None:

@@ -1,6 +1,7 @@
 """The steps that are measured: the project's own, compiled for given shapes."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,17 @@ MODES = ("train", "infer")
 SEED = np.uint32(0)
 
 
+def make_step(
+    model: str, mode: str, config: Config, dtype: str, devices: Devices
+) -> tuple[Callable[..., Any], Callable[[jax.Array], Any], bool]:
+    """A jitted step, what draws the state that it works on from a key, and whether it trains."""
+    network, optimizer = create_model(model, config, dtype=DTYPES[dtype]), make_optimizer(model)
+    if mode == "train":
+        step = devices.compile_step(partial(train_step, network, optimizer))
+        return step, lambda key: new_state(init_variables(network, key), optimizer), True
+    return devices.compile_predict(partial(predict_step, network)), partial(init_variables, network), False
+
+
 class Step:
     """A training or inference step compiled for the shapes of one batch, with the state that it works on.
 
@@ -29,18 +41,10 @@ class Step:
     def __init__(
         self, model: str, mode: str, config: Config, dtype: str, batch: Batch, scaler: Scaler, devices: Devices
     ):
-        network = create_model(model, config, dtype=DTYPES[dtype])
-        optimizer = make_optimizer(model)
-        create = jax.jit(lambda key: new_state(init_variables(network, key), optimizer))
-        state = devices.put_everywhere(create(jax.random.key(0)))
-        self._training = mode == "train"
-        if self._training:
-            self._state: Any = state
-            self._rest: tuple[Any, ...] = devices.put_everywhere((None, scaler, SEED))
-            step = devices.compile_step(partial(train_step, network, optimizer))
-        else:
-            self._state, self._rest = state.variables, (devices.put_everywhere(scaler),)
-            step = devices.compile_predict(partial(predict_step, network))
+        step, create, self._training = make_step(model, mode, config, dtype, devices)
+        self._state: Any = devices.put_everywhere(jax.jit(create)(jax.random.key(0)))
+        rest = (None, scaler, SEED) if self._training else (scaler,)
+        self._rest: tuple[Any, ...] = devices.put_everywhere(rest)
         start = time.perf_counter()
         self.lowered = step.lower(self._state, batch, *self._rest)
         self.compiled = self.lowered.compile()
@@ -55,9 +59,14 @@ class Step:
 
     @property
     def peak_bytes(self) -> int | None:
-        """The memory that the program needs on each device: arguments, results and all between; None if unknown."""
-        memory = self.compiled.memory_analysis()
-        if memory is None:
-            return None
-        inputs_and_outputs = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-        return inputs_and_outputs + memory.temp_size_in_bytes
+        """See `peak_bytes`."""
+        return peak_bytes(self.compiled)
+
+
+def peak_bytes(compiled: jax.stages.Compiled) -> int | None:
+    """The memory that a program needs on each device: arguments, results and all between; None if unknown."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return None
+    inputs_and_outputs = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return inputs_and_outputs + memory.temp_size_in_bytes

@@ -152,6 +152,7 @@ class Trainer:
         network = create_model(meta.model, meta.network_config, devices.axis_name, DTYPES[recipe.dtype])
         exclusive = self._task.exclusive
         step = partial(train_step, network, self._optimizer, axis_name=devices.axis_name, exclusive=exclusive)
+        self._compiled = False
         self._plain_step = partial(several_steps, step) if recipe.steps_per_call > 1 else step
         self._step = devices.compile_step(self._plain_step)
         # On the devices once: a step is then given nothing but a batch.
@@ -185,16 +186,19 @@ class Trainer:
         outcomes = [unfinished] if unfinished is not None else []
         losses: list[float] = unfinished.losses.tolist() if unfinished is not None else []
         begun, first = time.perf_counter(), len(losses)
-        done, waiting = first, None
+        done, waiting, total = first, None, math.fsum(losses)
         title = f"epoch {epoch}/{recipe.epochs}"
         with tqdm(total=steps, initial=first, desc=title, disable=not is_first_process()) as bar:
+            if not self._compiled:
+                bar.set_postfix_str("compiling", refresh=True)
             for batch in self._batches(epoch, first):
                 state, outcome = self._call(state, batch, epoch, done)
+                self._compiled = True
                 done += np.size(outcome.loss)
                 bar.update(np.size(outcome.loss))
                 if waiting is not None:  # one call late, so that the device never waits for the host
-                    self._read(waiting, outcomes, losses, epoch)
-                    bar.set_postfix(loss=f"{np.mean(losses):.4f}", refresh=False)
+                    total += self._read(waiting, outcomes, losses, epoch)
+                    bar.set_postfix(loss=f"{total / len(losses):.4f}", refresh=False)
                 waiting = outcome
                 wants_save, wants_stop = watch.after((epoch - 1) * steps + done)
                 if wants_stop or (wants_save and done < steps):
@@ -243,14 +247,15 @@ class Trainer:
             raise self._not_finite(_origin(error), epoch, step) from error
         raise self._not_finite("a value became infinite, or NaN in the compiled step only,", epoch, step)
 
-    def _read(self, outcome: Outcome, outcomes: list[Unfinished], losses: list[float], epoch: int) -> None:
-        """Append the outcome of a call, once it is there, to those before it."""
+    def _read(self, outcome: Outcome, outcomes: list[Unfinished], losses: list[float], epoch: int) -> float:
+        """Append the outcome of a call, once it is there, to those before it; the sum of its losses."""
         loss, logits = jax.device_get((outcome.loss, outcome.logits))
         outcomes.append(Unfinished(np.ravel(loss), logits.reshape(-1, logits.shape[-1])))
         for value in np.ravel(loss).tolist():
             if not math.isfinite(value):
                 raise self._not_finite(f"the loss became {value}", epoch, len(losses))
             losses.append(value)
+        return float(np.sum(loss))
 
     def _check_weights(self, state: TrainState, epoch: int, step: int) -> None:
         if not _all_finite(state):

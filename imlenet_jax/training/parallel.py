@@ -28,7 +28,7 @@ class Devices:
     """The name that a network and its training step average over; none, where jit sees the whole batch."""
 
     def __init__(self, count: int | None = None):
-        available = jax.devices()
+        available = available_devices()
         count = count or len(available)
         if count > len(available):
             raise UserError(f"--num_devices {count}: there are {len(available)} {available[0].platform} device(s)")
@@ -158,6 +158,17 @@ def wait_for_processes(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def available_devices() -> list[jax.Device]:
+    """The devices that JAX runs on; `UserError` where it does not start."""
+    try:
+        return jax.devices()
+    except Exception as error:  # a bare AssertionError, RuntimeError and others, by platform and version
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        said = (str(error).splitlines() or [type(error).__name__])[0] or type(error).__name__
+        where = f"with JAX_PLATFORMS={asked}" if asked else "on this machine"
+        raise UserError(f"JAX does not start {where} ({said}): unset JAX_PLATFORMS, or install JAX for it") from None
+
+
 def free_bytes() -> int:
     """The free memory of a device, as far as it tells; 0 where it does not."""
     stats = jax.local_devices()[0].memory_stats() or {}
@@ -166,7 +177,7 @@ def free_bytes() -> int:
 
 def print_devices() -> None:
     """Print the devices that JAX runs on; warn where there is a GPU or TPU that JAX does not see."""
-    devices = jax.devices()
+    devices = available_devices()
     kinds = sorted({device.device_kind for device in devices})
     cores = f", {os.cpu_count()} cores" if devices[0].platform == "cpu" else ""
     processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""

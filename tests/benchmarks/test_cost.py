@@ -159,8 +159,8 @@ def same(length, stride, taps):
 
 
 def attention(positions, features, dim):
-    """Multiplications per pooled sequence: x W, then V, then the weighted sum."""
-    return positions * (features * dim + dim + features)
+    """Multiplications per pooled sequence: x W, then the weighted sum; the scores are summed value by value."""
+    return positions * (features * dim + features)
 
 
 def test_a_library_call_makes_the_lowered_program_count():
