@@ -112,6 +112,13 @@ def summary(row: Row) -> str:
     )
 
 
+def compiled_page(results: dict[str, Any]) -> str:
+    """Date, versions and command, then the table."""
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("jax", "jaxlib", "flax"))
+    return f"{machine['date'][:10]}, {versions}:\n\n```\n{machine['command']}\n```\n\n{compiled_table(results)}"
+
+
 def compiled_table(results: dict[str, Any]) -> str:
     """The constants, then a line per program."""
     lines = [

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compiled import compiled_page
+from benchmarks.device_report import device_report
 from benchmarks.scaling import format_table
 from benchmarks.tables import markdown, milliseconds, throughput_tables
 from experiments.cli import Parser, execute
@@ -32,7 +34,14 @@ python -m benchmarks.latency --out benchmarks/results/latency.json
 python -m benchmarks.scaling --out benchmarks/results
 python -m benchmarks.precision --out benchmarks/results/precision.json
 python -m benchmarks.seeds --out benchmarks/results/seeds.json
+python -m benchmarks.device --golden DIR --out results/device
+.accelerators/cuda/bin/python -m benchmarks.compiled --out results/compiled
 ```
+
+`device` is for a GPU or TPU that is there for a few minutes: the most valuable comes first, each result is written at
+once, and what does not fit is left out. `compiled` is for one that is not there: it compiles the steps for it and
+counts bytes, kernels, memory and messages between devices. It measures no speed, and needs compilers: `make accelerators`
+(some 3 GB). `--against FILE` prints what changed since an earlier `compiled.json`.
 
 `throughput` takes the machine to be otherwise idle. With `--reference` it times the original networks beside ours, the
 two taking turns on the same batch. They need an interpreter of their own:
@@ -183,6 +192,8 @@ def measured(machine: dict[str, Any]) -> str:
 
 SECTIONS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("throughput", "Throughput", throughput_tables),
+    ("device", "On a device", device_report),
+    ("compiled", "Programs for devices that were not there", compiled_page),
     ("parity", "Parity", parity_table),
     ("latency", "Latency of one record", latency_table),
     ("scaling", "Scaling", format_table),
