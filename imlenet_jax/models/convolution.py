@@ -44,7 +44,7 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, exact: b
 
 def _on_gpu(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
     before, after = pads
-    if stride == 1 and after == before + 1:
+    if after == before + 1:
         # cuDNN pads both sides alike; what it cannot pad is written out once more. So a tap that is zero comes first.
         kernel, before = jnp.pad(kernel, ((1, 0), (0, 0), (0, 0))), after
     return plain(x, kernel, stride, (before, after))
