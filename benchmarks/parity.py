@@ -1,9 +1,10 @@
 """Are our networks numerically the originals? Compares them with stored outputs of the tf.keras and torch networks.
 
-    python -m benchmarks.parity --golden DIR [--model all] [--out parity.json]
+    python -m benchmarks.parity --golden DIR [--model all] [--precision highest default] [--out parity.json]
 
 DIR holds `inputs.npz` and, per network, `<model>.npz` with the original's outputs and its weights: `<model>.h5`,
-`<model>.weights.npz`, `<model>.pt`, or `<model>.spec.json` with `seed.txt` to draw them by rule.
+`<model>.weights.npz`, `<model>.pt`, or `<model>.spec.json` with `seed.txt` to draw them by rule. Bounds are for `highest`
+precision; what the device's `default` multiplications give is shown beside it, never judged.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ from imlenet_jax.interop.weights import import_arrays
 from imlenet_jax.models import MODELS, create_model, entry, make_config
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import print_devices
+from imlenet_jax.training.precision import PRECISIONS, set_precision
 from imlenet_jax.training.step import TrainState, loss_and_gradient, new_state, update
 
 FORWARD, ATTENTION, GRADIENT, STATISTICS, LOSS, AFTER = 1e-4, 1e-4, 1e-2, 1e-3, 1e-2, 0.02
@@ -40,6 +42,12 @@ def main() -> None:
     parser = Parser(prog="python -m benchmarks.parity", description="Parity with the original networks.")
     parser.add_argument("--golden", type=Path, required=True, help="folder of stored outputs and weights")
     parser.add_argument("--model", default="all", help="one of the five networks, or all")
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=PRECISIONS,
+        help="of multiplications: highest is judged, default shown; both where they differ, highest on a CPU",
+    )
     parser.add_argument("--out", type=Path, help="write the results there as JSON")
     execute(parser, run)
 
@@ -49,20 +57,28 @@ def run(args) -> None:
     print_devices()
     models = list(MODELS) if args.model == "all" else [args.model]
     x, y = read_inputs(args.golden)
-    results = {}
+    levels = args.precision or (["highest"] if jax.default_backend() == "cpu" else ["highest", "default"])
+    results: dict[str, dict[str, Any]] = {}
+    shown: dict[str, dict[str, Any]] = {}
     for model in models:
         entry(model)
-        results[model] = compare(model, args.golden, x, y)
-        _print_table(model, results[model])
+        for level in levels:
+            set_precision(level)
+            rows = compare(model, args.golden, x, y)
+            if level == "default":
+                rows = {name: row | {"pass": None} for name, row in rows.items()}
+            (shown if level == "default" else results)[model] = rows
+            _print_table(model, rows, level)
     if args.out:
-        write_json(args.out, {"machine": machine("benchmarks.parity"), **results})
+        at_default = {"default_precision": shown} if shown else {}
+        write_json(args.out, {"machine": machine("benchmarks.parity"), **results, **at_default})
         print(f"written: {args.out}")
     broken = [
-        f"{model} ({name})" for model in models for name, row in results[model].items() if row.get("pass") is False
+        f"{model} ({name})" for model in results for name, row in results[model].items() if row.get("pass") is False
     ]
     if broken:
         raise UserError(f"parity is broken: {', '.join(broken)}")
-    print(f"parity: all bounds hold for {', '.join(models)}")
+    print(f"parity: all bounds hold for {', '.join(models)}" if results else "parity: nothing is judged at default")
 
 
 def read_inputs(golden: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -209,8 +225,9 @@ def _read(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _print_table(model: str, rows: dict[str, dict[str, Any]]) -> None:
-    print(f"\n{model:<28}{'error':>12}{'bound':>10}")
+def _print_table(model: str, rows: dict[str, dict[str, Any]], level: str) -> None:
+    title = model if level == "highest" else f"{model}, {level} precision"
+    print(f"\n{title:<28}{'error':>12}{'bound':>10}")
     for name, row in rows.items():
         bound = "-" if row["bound"] is None else f"{row['bound']:g}"
         verdict = {True: "pass", False: "FAIL", None: "shown"}[row["pass"]]

@@ -86,7 +86,8 @@ def page(results: Path) -> str:
 
 def parity_table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Errors against the originals' stored outputs, beside their bounds."""
-    machine, networks = results["machine"], {model: results[model] for model in results if model != "machine"}
+    machine = results["machine"]
+    networks = {model: rows for model, rows in results.items() if model not in ("machine", "default_precision")}
     table = markdown(
         ("network", "compared", "error", "bound"),
         (

@@ -32,13 +32,14 @@ from benchmarks.side_by_side import Original, Turn, check_reference, time_in_tur
 from benchmarks.steps import MODES, Step
 from benchmarks.tables import digits, milliseconds, throughput_tables
 from benchmarks.timing import spread
-from experiments.cli import Parser, execute, positive_int
+from experiments.cli import Parser, add_precision_flag, execute, positive_int
 from imlenet_jax.data.loader import Batch, Split, eval_batches, prefetch, train_batches
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_atomically, write_json
 from imlenet_jax.models import MODELS
 from imlenet_jax.training.loop import DTYPES
 from imlenet_jax.training.parallel import Devices, print_devices
+from imlenet_jax.training.precision import set_precision
 from imlenet_jax.training.step import Scaler
 
 TURN_SECONDS = 0.5
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--models", type=models, default="all", help="all, or names with commas between")
     parser.add_argument("--batchsize", type=positive_int, nargs="+", default=[32], help="records per step")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["float32"], help="what the networks compute in")
+    add_precision_flag(parser, "default")
     parser.add_argument("--mode", nargs="+", choices=MODES, default=list(MODES), help="steps to measure")
     parser.add_argument("--devices", type=positive_int, help="devices that share a batch; all of them by default")
     parser.add_argument("--turns", type=positive_int, default=10, help=f"of {TURN_SECONDS} s or one step, per figure")
@@ -79,7 +81,8 @@ def run(args: argparse.Namespace) -> None:
     if args.reference:
         check_reference(args.reference, args.reference_python, args.models, args.dtype)
     print_devices()
-    results: dict[str, Any] = {"machine": machine("benchmarks.throughput"), "rows": []}
+    set_precision(args.precision)
+    results: dict[str, Any] = {"machine": machine("benchmarks.throughput"), "precision": args.precision, "rows": []}
     if results["machine"]["load"] > BUSY * results["machine"]["cores"]:
         print(f"warning: the machine is busy (load {results['machine']['load']}): all figures suffer", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:

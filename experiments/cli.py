@@ -157,6 +157,17 @@ def add_data_flags(parser: Parser) -> None:
     parser.add_argument("--checkpoint_dir", type=Path, default=CHECKPOINTS, help="<model>/ is made below it")
 
 
+def add_precision_flag(parser: Parser, default: str | None = None) -> None:
+    """`--precision`; without a default it is that of the checkpoint."""
+    parser.add_argument(
+        "--precision",
+        choices=("default", "highest"),
+        default=default,
+        help="of float32 multiplications: the device's default (TF32 on a GPU, bfloat16 on a TPU), or true float32"
+        + "; that of the checkpoint unless given" * (default is None),
+    )
+
+
 def check_folds(**folds: tuple[int, ...]) -> None:
     """Refuse folds that are meant to be apart and are not, such as `train_folds` and `test_folds`.
 

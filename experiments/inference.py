@@ -10,7 +10,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments.cli import CHECKPOINTS, Parser, boolean, execute, positive_float, positive_int, run_name
+from experiments.cli import (
+    CHECKPOINTS,
+    Parser,
+    add_precision_flag,
+    boolean,
+    execute,
+    positive_float,
+    positive_int,
+    run_name,
+)
 from experiments.task import check_kind
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.ecg import ECG, read_ecg
@@ -53,6 +62,7 @@ def main() -> None:
     parser.add_argument(
         "--lead_map", type=_lead_map, default={}, help="names to take for a standard lead, as MLII=II,V5R=V5"
     )
+    add_precision_flag(parser)
     execute(parser, run)
 
 
@@ -67,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out} is, or lies below, a file: name a folder")
     print_devices()
     folder = args.checkpoint_dir / run_name(args.model, sub=args.sub)
-    classifier = load(folder, args.which)
+    classifier = load(folder, args.which, args.precision)
     check_kind(classifier.meta, args.model, SUB if args.sub else SUPERCLASS)
 
     folds = ", ".join(map(str, classifier.meta.training.get("val_folds", ())))

@@ -13,6 +13,7 @@ from experiments.cli import (
     Parser,
     add_checkpoint_flags,
     add_data_flags,
+    add_precision_flag,
     add_run_flags,
     boolean,
     check_folds,
@@ -37,6 +38,7 @@ from imlenet_jax.models import MODELS, create_model, entry
 from imlenet_jax.training.checkpoint import Meta, load_variables
 from imlenet_jax.training.loop import Predictor
 from imlenet_jax.training.parallel import Devices, print_devices
+from imlenet_jax.training.precision import set_precision
 from imlenet_jax.training.seen import seen_records
 
 
@@ -48,6 +50,7 @@ def main() -> None:
     add_run_flags(parser)
     add_checkpoint_flags(parser)
     add_sub_flags(parser)
+    add_precision_flag(parser)
     parser.add_argument(
         "--allow_seen", type=boolean, default=False, help="test even on records that trained the network"
     )
@@ -89,6 +92,7 @@ def run(args: argparse.Namespace) -> None:
 def test_one(args: argparse.Namespace, name: str, devices: Devices) -> dict[str, Any]:
     """Test one checkpoint folder, write its files, and return its report."""
     meta, variables = load_variables(args.checkpoint_dir / name, args.which)
+    set_precision(args.precision or meta.precision)
     dataset = open_dataset(args.data_dir, meta.sampling_rate, allow_missing=args.allow_missing, verify=args.verify)
     task, temperature = task_of(args), None
     check(meta, args.model, dataset, task)
@@ -128,6 +132,7 @@ def test_one(args: argparse.Namespace, name: str, devices: Devices) -> dict[str,
         "split": args.split,
         "folds": list(split.folds),
         "records": len(split.rows),
+        "precision": args.precision or meta.precision,
         **({"sub_split": args.sub_split} if args.sub else {}),
         "data": dataset.source,
         "data_fingerprint": dataset.fingerprint,

@@ -20,6 +20,7 @@ from experiments.cli import (
     LOGS,
     Parser,
     add_data_flags,
+    add_precision_flag,
     add_run_flags,
     auto_or_boolean,
     boolean,
@@ -51,6 +52,7 @@ from imlenet_jax.training.parallel import (
     print_devices,
     wait_for_processes,
 )
+from imlenet_jax.training.precision import set_precision
 from imlenet_jax.training.resume import Start, command_to_continue, find_start
 from imlenet_jax.training.seen import seen
 from imlenet_jax.training.stopping import NotFinite, Stopped, Watch
@@ -107,6 +109,7 @@ def _add_resume_flags(parser: Parser) -> None:
 
 def _add_machine_flags(parser: Parser) -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of convolutions and hidden dense layers")
+    add_precision_flag(parser, "default")
     parser.add_argument("--parallel", choices=("sharded", "pmap"), default="sharded", help="jax.jit on a mesh, or pmap")
     parser.add_argument("--steps_per_call", type=positive_int, default=1, help="training steps per compiled program")
     parser.add_argument(
@@ -131,6 +134,7 @@ def run(args: argparse.Namespace) -> None:
     if args.deterministic:  # XLA reads its flags when it starts, which it has not yet
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
     jax.config.update("jax_debug_nans", args.debug_nans)
+    set_precision(args.precision)
     join_processes(args.coordinator_address, args.num_processes, args.process_id, args.heartbeat)
     devices = make_devices(args.parallel, args.num_devices)
     devices.check(args.batchsize)

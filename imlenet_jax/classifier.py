@@ -15,30 +15,43 @@ from imlenet_jax.data.tasks import get_task
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import create_model
 from imlenet_jax.training.checkpoint import Meta, load_variables
+from imlenet_jax.training.precision import PRECISIONS, precision
 
 
-def load(path: str | Path, which: str = "best") -> "Classifier":
+def load(path: str | Path, which: str = "best", precision: str | None = None) -> "Classifier":
     """Load a trained network from a checkpoint folder, such as `checkpoints/imle_net`.
 
-    `which` is `best` (by validation macro AUC) or `latest`.
+    Args:
+        path: the folder.
+        which: `best` (by validation macro AUC) or `latest`.
+        precision: of multiplications, `default` or `highest`; what it was trained with unless given.
 
     Raises:
-        UserError: there is no checkpoint, it is damaged, or of another format.
+        UserError: there is no checkpoint, it is damaged, or of another format; or there is no such precision.
     """
-    return Classifier(*load_variables(Path(path), which))
+    if precision not in (None, *PRECISIONS):
+        raise UserError(f"precision is {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    return Classifier(*load_variables(Path(path), which), precision)
 
 
 class Classifier:
-    """A network with its weights, its classes and the preprocessing it was trained with."""
+    """A network with its weights, its classes and the preprocessing it was trained with.
 
-    def __init__(self, meta: Meta, variables: dict[str, Any]):
+    Args:
+        meta: the checkpoint's description.
+        variables: its weights and statistics.
+        precision: of multiplications, `default` or `highest`; the description's unless given.
+    """
+
+    def __init__(self, meta: Meta, variables: dict[str, Any], precision: str | None = None):
         self.meta = meta
         self.variables = variables
         self.task = get_task(meta.task)
         self.network: Any = create_model(meta.model, meta.network_config)
+        self.precision = precision or meta.precision
         squash = jax.nn.softmax if self.task.exclusive else jax.nn.sigmoid
-        self._apply: Callable[..., Any] = jax.jit(partial(_apply, self.network, squash, meta.scaling))
-        self._logits = partial(_logits, self.network, meta.scaling)
+        self._apply: Callable[..., Any] = jax.jit(partial(_apply, self.network, squash, meta.scaling, self.precision))
+        self._logits = partial(_logits, self.network, meta.scaling, self.precision)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -132,12 +145,14 @@ class Classifier:
 
 
 def _apply(
-    network: Any, squash: Callable[..., jax.Array], scaler: Any, variables: Any, millivolts: jax.Array
+    network: Any, squash: Callable[..., jax.Array], scaler: Any, level: str, variables: Any, millivolts: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    logits, aux = network.apply(variables, (millivolts - scaler.mean) / scaler.std, train=False)
+    with precision(level):
+        logits, aux = network.apply(variables, (millivolts - scaler.mean) / scaler.std, train=False)
     return squash(logits), aux
 
 
-def _logits(network: Any, scaler: Any, variables: Any, millivolts: jax.Array) -> jax.Array:
-    logits: jax.Array = network.apply(variables, (millivolts - scaler.mean) / scaler.std, train=False)[0]
+def _logits(network: Any, scaler: Any, level: str, variables: Any, millivolts: jax.Array) -> jax.Array:
+    with precision(level):
+        logits: jax.Array = network.apply(variables, (millivolts - scaler.mean) / scaler.std, train=False)[0]
     return logits

@@ -31,6 +31,7 @@ from imlenet_jax.data.tasks import SUPERCLASS
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.files import conforms, read_json
 from imlenet_jax.models import Config, abstract_variables, create_model, make_config
+from imlenet_jax.training.precision import PRECISIONS
 from imlenet_jax.training.step import Scaler, TrainState, Unfinished
 
 T = TypeVar("T")
@@ -87,6 +88,11 @@ class Meta:
     def scaling(self) -> Scaler:
         """The scaler the network was trained with."""
         return Scaler(self.scaler["mean"], self.scaler["std"])
+
+    @property
+    def precision(self) -> str:
+        """The precision that it was trained with: `default` where it says nothing, as old and converted ones do."""
+        return self.training.get("precision", "default")
 
 
 def versions() -> dict[str, str]:
@@ -322,6 +328,8 @@ def _check(meta: Meta) -> None:
         wrong.append("records")
     if not wrong and any(limits and len(limits) != len(meta.classes) for limits in (meta.thresholds, meta.youden)):
         wrong.append("thresholds")
+    if not wrong and meta.precision not in tuple(PRECISIONS):
+        wrong.append("precision")
     if wrong:
         raise ValueError(f"its '{wrong[0]}' cannot be")
 

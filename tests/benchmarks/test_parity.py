@@ -1,10 +1,14 @@
 """The parity benchmark passes for the original's weights, and fails for others."""
 
+import json
 import shutil
+import sys
 
+import jax
 import numpy as np
 import pytest
 
+import benchmarks.parity
 from benchmarks.parity import compare, draw
 from imlenet_jax.errors import UserError
 
@@ -25,6 +29,28 @@ def test_mousavi_passes_and_a_disturbed_output_fails(parity_folder, tmp_path):
     stored["probs"] = stored["probs"] + 2e-4
     np.savez(tmp_path / "mousavi.npz", **stored)
     assert compare("mousavi", tmp_path, x, y)["forward"]["pass"] is False
+
+
+@pytest.mark.parametrize(("flags", "judged"), [([], True), (["--precision", "default"], False)])
+def test_highest_precision_is_judged_and_default_shown(tmp_path, monkeypatch, capsys, flags, judged):
+    asked = []
+
+    def compare(*_):
+        asked.append(jax.config.jax_default_matmul_precision)
+        loss = {"ours": [1.0], "theirs": [1.0], "judged_steps": 1}
+        return {"training loss": {"error": 1.0, "bound": 0.1, "pass": False} | loss}
+
+    np.savez(tmp_path / "inputs.npz", x=np.zeros(1), y=np.zeros(1))
+    monkeypatch.setattr(benchmarks.parity, "compare", compare)
+    out = tmp_path / "parity.json"
+    command = ["parity", "--golden", str(tmp_path), "--model", "mousavi", "--out", str(out), *flags]
+    monkeypatch.setattr(sys, "argv", command)
+    with jax.default_matmul_precision("high"), pytest.raises(SystemExit) as ended:
+        benchmarks.parity.main()
+    assert ended.value.code == (2 if judged else 0)
+    results = json.loads(out.read_text())
+    assert ("mousavi" in results, "default_precision" in results) == (judged, not judged)
+    assert ("FAIL" in capsys.readouterr().out) == judged
 
 
 def test_missing_weights_are_named(tmp_path):
