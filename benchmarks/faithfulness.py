@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.faithfulness_report import draw_curves, print_report
 from benchmarks.machine import machine
-from experiments.cli import CHECKPOINTS, Parser, boolean, execute, folds, likelihood, positive_int, seed
+from experiments.cli import CHECKPOINTS, Parser, add_cache_flag, boolean, execute, folds, likelihood, positive_int, seed
 from experiments.task import check
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.loader import select
@@ -45,6 +45,7 @@ from imlenet_jax.evaluation.localisation import (
 from imlenet_jax.evaluation.saliency import baseline, class_logits, explained_class
 from imlenet_jax.files import write_json
 from imlenet_jax.models import MODELS, entry
+from imlenet_jax.training.compilation import use_cache
 from imlenet_jax.training.parallel import print_devices
 
 WINDOW_STEPS = 20  # of deletion by windows: 12 of the 240 at a time
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--steps", type=positive_int, default=32, help="of integrated gradients")
     parser.add_argument("--seed", type=seed, default=0, help="of the sample, the random maps and the re-drawn weights")
     parser.add_argument("--out", type=Path, default=Path("results/faithfulness"), help="JSON and figure go there")
+    add_cache_flag(parser)
     execute(parser, run)
 
 
@@ -89,6 +91,7 @@ def run(args: argparse.Namespace) -> None:
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"--out {args.out} is a file, or below one: name a folder") from None
     print_devices()
+    use_cache(args.compilation_cache)
     classifier = load(args.checkpoint_dir / args.model, args.which)
     dataset = open_dataset(args.data_dir, classifier.sampling_rate, args.allow_missing)
     check(classifier.meta, args.model, dataset)

@@ -19,12 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.machine import machine
-from experiments.cli import Parser, execute
+from experiments.cli import Parser, add_cache_flag, execute
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_json
 from imlenet_jax.interop import Imported, import_weights
 from imlenet_jax.interop.weights import import_arrays
 from imlenet_jax.models import MODELS, create_model, entry, make_config
+from imlenet_jax.training.compilation import use_cache
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import print_devices
 from imlenet_jax.training.precision import PRECISIONS, set_precision
@@ -49,12 +50,14 @@ def main() -> None:
         help="of multiplications: highest is judged, default shown; both where they differ, highest on a CPU",
     )
     parser.add_argument("--out", type=Path, help="write the results there as JSON")
+    add_cache_flag(parser)
     execute(parser, run)
 
 
 def run(args) -> None:
     """Compare, print a table, and end with an error where a bound is broken."""
     print_devices()
+    use_cache(args.compilation_cache)
     models = list(MODELS) if args.model == "all" else [args.model]
     x, y = read_inputs(args.golden)
     levels = args.precision or (["highest"] if jax.default_backend() == "cpu" else ["highest", "default"])

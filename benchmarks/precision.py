@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.machine import machine
 from benchmarks.records import config_for, describe
-from experiments.cli import Parser, execute, json_object, positive_float, positive_int
+from experiments.cli import Parser, add_cache_flag, execute, json_object, positive_float, positive_int
 from imlenet_jax.data.loader import Split, select
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.errors import UserError
@@ -25,6 +25,7 @@ from imlenet_jax.evaluation.seeds import over_seeds
 from imlenet_jax.files import write_json
 from imlenet_jax.models import MODELS, create_model
 from imlenet_jax.training.checkpoint import Checkpoints, Meta, load_variables
+from imlenet_jax.training.compilation import use_cache
 from imlenet_jax.training.loop import DTYPES, Predictor, Recipe, fit
 from imlenet_jax.training.parallel import make_devices, print_devices
 
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--batchsize", type=positive_int, default=32, help="records per step")
     parser.add_argument("--lr", type=positive_float, default=0.01, help="Adam's learning rate")
     parser.add_argument("--out", type=Path, help="write the results there as JSON")
+    add_cache_flag(parser)
     execute(parser, run)
 
 
@@ -50,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
     if args.seeds < 2:
         raise UserError("--seeds 1 has no interval: take two at least")
     print_devices()
+    use_cache(args.compilation_cache)
     dataset = open_dataset(args.data_dir)
     folds = {"training": tuple(range(1, 9)), "validation": (9,), "test": (10,)}
     splits = {name: select(dataset, numbers, name) for name, numbers in folds.items()}

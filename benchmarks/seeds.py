@@ -19,10 +19,11 @@ import numpy as np
 from benchmarks.machine import machine
 from benchmarks.records import config_for, open_split
 from benchmarks.timing import timed
-from experiments.cli import Parser, execute, json_object, positive_int
+from experiments.cli import Parser, add_cache_flag, execute, json_object, positive_int
 from imlenet_jax.data.loader import Batch, Split, train_batches
 from imlenet_jax.files import write_json
 from imlenet_jax.models import MODELS, Config, create_model, init_variables
+from imlenet_jax.training.compilation import use_cache
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import print_devices
 from imlenet_jax.training.step import Scaler, new_state, train_step
@@ -37,12 +38,14 @@ def main() -> None:
     parser.add_argument("--batchsize", type=positive_int, default=32, help="records per step and network")
     parser.add_argument("--turns", type=positive_int, default=5, help="of each; the medians count")
     parser.add_argument("--out", type=Path, help="write the results there as JSON")
+    add_cache_flag(parser)
     execute(parser, run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure, print, write."""
     print_devices()
+    use_cache(args.compilation_cache)
     results: dict[str, Any] = {
         "machine": machine("benchmarks.seeds"),
         **{name: getattr(args, name) for name in ("config", "seeds", "batchsize")},

@@ -11,7 +11,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from experiments.cli import Parser, add_checkpoint_flags, add_data_flags, execute, positive_int, run_name
+from experiments.cli import (
+    Parser,
+    add_cache_flag,
+    add_checkpoint_flags,
+    add_data_flags,
+    execute,
+    positive_int,
+    run_name,
+)
 from experiments.task import add_sub_flags, check, task_of
 from experiments.test import choose
 from imlenet_jax.classifier import Classifier, load
@@ -38,6 +46,7 @@ def main() -> None:
     add_data_flags(parser)
     add_checkpoint_flags(parser)
     add_sub_flags(parser)
+    add_cache_flag(parser)
     parser.add_argument("--out", type=Path, default=Path("results/attention"), help="<model>_<split>/ is made below it")
     parser.add_argument(
         "--examples", type=positive_int, default=3, help="sharpest and flattest records to draw, of each"
@@ -52,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--model {args.model} has no attention: only imle_net can be asked where it looked")
     print_devices()
     name = run_name(args.model, sub=args.sub)
-    classifier = load(args.checkpoint_dir / name, args.which)
+    classifier = load(args.checkpoint_dir / name, args.which, compilation_cache=args.compilation_cache)
     dataset = open_dataset(
         args.data_dir, classifier.sampling_rate, allow_missing=args.allow_missing, verify=args.verify
     )

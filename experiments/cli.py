@@ -157,6 +157,22 @@ def add_data_flags(parser: Parser) -> None:
     parser.add_argument("--checkpoint_dir", type=Path, default=CHECKPOINTS, help="<model>/ is made below it")
 
 
+def cache_place(text: str) -> Path | bool:
+    """A folder, or `True` or `False`."""
+    return text == "True" if text in ("True", "False") else Path(text)
+
+
+def add_cache_flag(parser: Parser) -> None:
+    """`--compilation_cache`."""
+    parser.add_argument(
+        "--compilation_cache",
+        type=cache_place,
+        default=True,
+        metavar="DIR|False",
+        help="where compiled programs are kept for the next start; True: in the user's cache folder; False: nowhere",
+    )
+
+
 def add_precision_flag(parser: Parser, default: str | None = None) -> None:
     """`--precision`; without a default it is that of the checkpoint."""
     parser.add_argument(

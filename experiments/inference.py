@@ -13,6 +13,7 @@ from tqdm import tqdm
 from experiments.cli import (
     CHECKPOINTS,
     Parser,
+    add_cache_flag,
     add_precision_flag,
     boolean,
     execute,
@@ -63,6 +64,7 @@ def main() -> None:
         "--lead_map", type=_lead_map, default={}, help="names to take for a standard lead, as MLII=II,V5R=V5"
     )
     add_precision_flag(parser)
+    add_cache_flag(parser)
     execute(parser, run)
 
 
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out} is, or lies below, a file: name a folder")
     print_devices()
     folder = args.checkpoint_dir / run_name(args.model, sub=args.sub)
-    classifier = load(folder, args.which, args.precision)
+    classifier = load(folder, args.which, args.precision, args.compilation_cache)
     check_kind(classifier.meta, args.model, SUB if args.sub else SUPERCLASS)
 
     folds = ", ".join(map(str, classifier.meta.training.get("val_folds", ())))

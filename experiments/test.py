@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.cli import (
     Parser,
+    add_cache_flag,
     add_checkpoint_flags,
     add_data_flags,
     add_precision_flag,
@@ -36,6 +37,7 @@ from imlenet_jax.evaluation.seeds import format_seeds, over_seeds
 from imlenet_jax.files import write_atomically, write_json
 from imlenet_jax.models import MODELS, create_model, entry
 from imlenet_jax.training.checkpoint import Meta, load_variables
+from imlenet_jax.training.compilation import use_cache
 from imlenet_jax.training.loop import Predictor
 from imlenet_jax.training.parallel import Devices, print_devices
 from imlenet_jax.training.precision import set_precision
@@ -51,6 +53,7 @@ def main() -> None:
     add_checkpoint_flags(parser)
     add_sub_flags(parser)
     add_precision_flag(parser)
+    add_cache_flag(parser)
     parser.add_argument(
         "--allow_seen", type=boolean, default=False, help="test even on records that trained the network"
     )
@@ -76,6 +79,7 @@ def run(args: argparse.Namespace) -> None:
             raise UserError("--temperature True needs validation records apart from the test: take --sub_split clean")
         warnings.warn(LEAKS, DataWarning, stacklevel=2)
     print_devices()
+    use_cache(args.compilation_cache)
     devices = Devices(args.num_devices)
     if args.seeds == 1:
         test_one(args, run_name(args.model, sub=args.sub), devices)

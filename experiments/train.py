@@ -19,6 +19,7 @@ from experiments.cli import (
     CHECKPOINTS,
     LOGS,
     Parser,
+    add_cache_flag,
     add_data_flags,
     add_precision_flag,
     add_run_flags,
@@ -41,6 +42,7 @@ from imlenet_jax.evaluation.metrics import macro_auc_present
 from imlenet_jax.files import exclusive, write_json
 from imlenet_jax.models import MODELS, entry, make_config
 from imlenet_jax.training.checkpoint import SCORE, Checkpoints, Meta, move_aside
+from imlenet_jax.training.compilation import use_cache
 from imlenet_jax.training.logs import RunLog, is_complete, run_files
 from imlenet_jax.training.loop import DTYPES, Recipe, fit
 from imlenet_jax.training.parallel import (
@@ -110,6 +112,7 @@ def _add_resume_flags(parser: Parser) -> None:
 def _add_machine_flags(parser: Parser) -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of convolutions and hidden dense layers")
     add_precision_flag(parser, "default")
+    add_cache_flag(parser)
     parser.add_argument("--parallel", choices=("sharded", "pmap"), default="sharded", help="jax.jit on a mesh, or pmap")
     parser.add_argument("--steps_per_call", type=positive_int, default=1, help="training steps per compiled program")
     parser.add_argument(
@@ -138,6 +141,7 @@ def run(args: argparse.Namespace) -> None:
     join_processes(args.coordinator_address, args.num_processes, args.process_id, args.heartbeat)
     devices = make_devices(args.parallel, args.num_devices)
     devices.check(args.batchsize)
+    use_cache(args.compilation_cache)
     if is_first_process():
         print_devices()
     if args.dtype != "float32" and jax.default_backend() == "cpu":

@@ -15,22 +15,31 @@ from imlenet_jax.data.tasks import get_task
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import create_model
 from imlenet_jax.training.checkpoint import Meta, load_variables
+from imlenet_jax.training.compilation import use_cache
 from imlenet_jax.training.precision import PRECISIONS, precision
 
 
-def load(path: str | Path, which: str = "best", precision: str | None = None) -> "Classifier":
+def load(
+    path: str | Path,
+    which: str = "best",
+    precision: str | None = None,
+    compilation_cache: str | Path | bool | None = None,
+) -> "Classifier":
     """Load a trained network from a checkpoint folder, such as `checkpoints/imle_net`.
 
     Args:
         path: the folder.
         which: `best` (by validation macro AUC) or `latest`.
         precision: of multiplications, `default` or `highest`; what it was trained with unless given.
+        compilation_cache: a folder where what this process compiles from now on is kept for the next; False for none;
+            in the user's cache folder unless given.
 
     Raises:
         UserError: there is no checkpoint, it is damaged, or of another format; or there is no such precision.
     """
     if precision not in (None, *PRECISIONS):
         raise UserError(f"precision is {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    use_cache(compilation_cache)
     return Classifier(*load_variables(Path(path), which), precision)
 
 

@@ -16,8 +16,10 @@ from imlenet_jax.errors import UserError
 MAX_JSON_BYTES = 2**24  # sixteen times the manifest of PTB-XL; in Python's objects at worst half a gigabyte
 
 
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
+def write_atomically(path: Path, data: bytes | memoryview, sync: bool = True) -> None:
     """Write to a temporary name beside `path`, flush to the disk, rename. Folders are made as needed.
+
+    Without `sync` it is not waited for the disk: for what may be lost, and carries a checksum.
 
     Raises:
         OSError: the disk is full or the folder cannot be written (it names `path`); `path` is then as it was.
@@ -30,7 +32,8 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)

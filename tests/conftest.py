@@ -13,6 +13,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a test is not to read or write the user's
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -22,7 +22,7 @@ MIN_DELTA = 1e-4  # the reference's: a smaller gain in validation AUC does not r
 # Flags that change no result, or (how the work is divided) only its rounding. `data_dir` counts by its fingerprint.
 FREE_FLAGS = {
     *("resume", "save_every_steps", "save_every_minutes", "checkpoint_dir", "log_dir", "loggr", "debug_nans", "verify"),
-    *("data_dir", "allow_missing", "test_folds", "seeds", "config", "epochs", "deterministic"),
+    *("data_dir", "allow_missing", "test_folds", "seeds", "config", "epochs", "deterministic", "compilation_cache"),
     *("num_devices", "steps_per_call", "data_on_device"),
     *("coordinator_address", "num_processes", "process_id", "heartbeat"),
 }
