@@ -110,7 +110,9 @@ def _add_resume_flags(parser: Parser) -> None:
 
 
 def _add_machine_flags(parser: Parser) -> None:
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of convolutions and hidden dense layers")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="of activations; sums and parameters stay in float32"
+    )
     add_precision_flag(parser, "default")
     add_cache_flag(parser)
     parser.add_argument("--parallel", choices=("sharded", "pmap"), default="sharded", help="jax.jit on a mesh, or pmap")

@@ -100,7 +100,8 @@ def create_model(
     """A network by name: one of `imle_net`, `mousavi`, `rajpurkar`, `ecgnet`, `resnet101`.
 
     `config` defaults to the reference's constants; `axis_name` names the device axis under `jax.pmap`; `dtype` is what
-    convolutions and hidden dense layers compute in (`jnp.bfloat16`; parameters and all else stay in float32).
+    activations and their gradients are stored in, and multiplied in by convolutions (`jnp.bfloat16`; parameters, sums,
+    statistics, recurrences, softmax and loss stay in float32).
     """
     module, config_class, _ = entry(name)
     return module(config or config_class(), axis_name=axis_name, dtype=dtype)

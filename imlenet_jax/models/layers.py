@@ -19,7 +19,7 @@ from imlenet_jax.models.recurrence import recur
 Framework = Literal["keras", "torch"]
 Initializer = Callable[..., jax.Array]
 Dtype = Any
-"""What convolutions and hidden dense layers compute in: `jnp.bfloat16`, or None for the type of their inputs."""
+"""What activations are stored in and products taken in: `jnp.bfloat16`, or None for the type of the inputs."""
 
 # torch's default for convolutions and dense layers: kaiming uniform with a = sqrt(5), that is U(+-1 / sqrt(fan_in)).
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -242,7 +242,7 @@ class Dropout(nn.Module):
 
 
 def single(x: jax.Array) -> jax.Array:
-    """`x` in at least float32, which everything but convolutions and hidden dense layers computes in."""
+    """`x` in at least float32: what sums, statistics, recurrences, softmax and loss are computed in."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 

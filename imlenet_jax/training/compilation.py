@@ -21,6 +21,7 @@ from jax._src import compilation_cache  # its public face cannot be given a cach
 from jax._src.compilation_cache_interface import CacheInterface
 
 from imlenet_jax.files import write_atomically
+from imlenet_jax.version import __version__
 
 LIMIT = 2**31
 """Bytes in one folder; beyond it the entries that were not used for longest are removed."""
@@ -166,7 +167,7 @@ def user_folder() -> Path:
 def describe_machine() -> str:
     """What a compiled program is for: platform and device, the CPU's model and instructions, versions."""
     device = jax.local_devices()[0]
-    versions = f"jax {jax.__version__}, jaxlib {jaxlib.version.__version__}"
+    versions = f"jax {jax.__version__}, jaxlib {jaxlib.version.__version__}, imlenet_jax {__version__}"
     return "\n".join([device.platform, device.device_kind, *_cpu(), versions])
 
 

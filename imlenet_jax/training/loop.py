@@ -61,7 +61,7 @@ DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 class Recipe:
     """How a run is trained; the defaults are the reference's.
 
-    `dtype` is what convolutions and hidden dense layers compute in. `steps_per_call` training steps are one compiled
+    `dtype` is that of activations (`create_model`). `steps_per_call` training steps are one compiled
     program. With `data_on_device` the training records lie on every device, and a step is given rows only.
     """
 
