@@ -1,5 +1,7 @@
 """Measurements: parity with the originals, speed, scaling, what a run survives, whether maps mean anything."""
 
 from imlenet_jax.memory import use_huge_pages
+from imlenet_jax.training.start import explain_instead_of_traceback
 
 use_huge_pages()
+explain_instead_of_traceback()

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import parse_json
+from imlenet_jax.training.start import explain
 
 _FULL = "free space there or choose another folder"
 _CLOSED = "choose a folder that you may write to"
@@ -240,9 +241,20 @@ def execute(parser: Parser, run: Callable[[argparse.Namespace], None], argv: lis
         status = _complain(f"{os.strerror(error.errno)}{where}: {ADVICE[error.errno]}")
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):  # JAX's MemoryError
-            raise
-        status = _complain("the memory does not suffice: choose a smaller --batchsize or a smaller network")
+            status = _complain(_why_jax_failed(error))
+        else:
+            status = _complain("the memory does not suffice: choose a smaller --batchsize or a smaller network")
+    except Exception as error:
+        status = _complain(_why_jax_failed(error))
     sys.exit(status)
+
+
+def _why_jax_failed(error: Exception) -> str:
+    """The sentence for an error of JAX's start; any other is a mistake of ours, and raised."""
+    sentence = explain(error)
+    if sentence is None:
+        raise error
+    return sentence
 
 
 def _complain(message: str) -> int:

@@ -17,6 +17,7 @@ from imlenet_jax.models import create_model
 from imlenet_jax.training.checkpoint import Meta, load_variables
 from imlenet_jax.training.compilation import use_cache
 from imlenet_jax.training.precision import PRECISIONS, precision
+from imlenet_jax.training.start import devices
 
 
 def load(
@@ -35,10 +36,12 @@ def load(
             in the user's cache folder unless given.
 
     Raises:
-        UserError: there is no checkpoint, it is damaged, or of another format; or there is no such precision.
+        UserError: there is no checkpoint, it is damaged, or of another format; there is no such precision; or JAX does not
+            start.
     """
     if precision not in (None, *PRECISIONS):
         raise UserError(f"precision is {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    devices()
     use_cache(compilation_cache)
     return Classifier(*load_variables(Path(path), which), precision)
 

@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +17,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from imlenet_jax.errors import UserError
+from imlenet_jax.training.start import devices as all_devices
+from imlenet_jax.training.start import unseen_accelerator
 from imlenet_jax.training.step import Outcome
 
 
@@ -28,7 +29,7 @@ class Devices:
     """The name that a network and its training step average over; none, where jit sees the whole batch."""
 
     def __init__(self, count: int | None = None):
-        available = available_devices()
+        available = all_devices()
         count = count or len(available)
         if count > len(available):
             raise UserError(f"--num_devices {count}: there are {len(available)} {available[0].platform} device(s)")
@@ -158,17 +159,6 @@ def wait_for_processes(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def available_devices() -> list[jax.Device]:
-    """The devices that JAX runs on; `UserError` where it does not start."""
-    try:
-        return jax.devices()
-    except Exception as error:  # a bare AssertionError, RuntimeError and others, by platform and version
-        asked = os.environ.get("JAX_PLATFORMS", "")
-        said = (str(error).splitlines() or [type(error).__name__])[0] or type(error).__name__
-        where = f"with JAX_PLATFORMS={asked}" if asked else "on this machine"
-        raise UserError(f"JAX does not start {where} ({said}): unset JAX_PLATFORMS, or install JAX for it") from None
-
-
 def free_bytes() -> int:
     """The free memory of a device, as far as it tells; 0 where it does not."""
     stats = jax.local_devices()[0].memory_stats() or {}
@@ -176,23 +166,17 @@ def free_bytes() -> int:
 
 
 def print_devices() -> None:
-    """Print the devices that JAX runs on; warn where there is a GPU or TPU that JAX does not see."""
-    devices = available_devices()
+    """Print the devices that JAX runs on; warn where there is a GPU or TPU that JAX does not see.
+
+    Raises:
+        UserError: JAX does not start.
+    """
+    devices = all_devices()
     kinds = sorted({device.device_kind for device in devices})
     cores = f", {os.cpu_count()} cores" if devices[0].platform == "cpu" else ""
     processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
     print(
         f"device: {len(devices)} x {', '.join(kinds)} ({devices[0].platform}{cores}){processes}, jax {jax.__version__}"
     )
-    unseen = unseen_accelerator()
-    if devices[0].platform == "cpu" and unseen and os.environ.get("JAX_PLATFORMS") != "cpu":
-        print(f"warning: {unseen}, but JAX runs on the CPU", file=sys.stderr)
-
-
-def unseen_accelerator() -> str:
-    """What accelerator the machine shows and how to install JAX for it; empty where it shows none."""
-    if Path("/dev/nvidiactl").exists() or Path("/proc/driver/nvidia/version").exists():
-        return "an NVIDIA GPU is present (pip install 'imlenet_jax[cuda]' for it)"
-    if any(Path("/dev").glob("accel*")) or Path("/dev/vfio/0").exists():
-        return "a TPU is present (pip install 'imlenet_jax[tpu]' for it)"
-    return ""
+    if devices[0].platform == "cpu" and os.environ.get("JAX_PLATFORMS") != "cpu" and (told := unseen_accelerator()):
+        print(f"warning: {told}", file=sys.stderr)
