@@ -40,6 +40,7 @@ from imlenet_jax.training.checkpoint import SCORE, Checkpoints, Meta
 from imlenet_jax.training.logs import RATE
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import Devices, is_first_process
+from imlenet_jax.training.progress import compiling
 from imlenet_jax.training.resume import Selection, Start
 from imlenet_jax.training.step import (
     Outcome,
@@ -152,9 +153,9 @@ class Trainer:
         network = create_model(meta.model, meta.network_config, devices.axis_name, DTYPES[recipe.dtype])
         exclusive = self._task.exclusive
         step = partial(train_step, network, self._optimizer, axis_name=devices.axis_name, exclusive=exclusive)
-        self._compiled = False
         self._plain_step = partial(several_steps, step) if recipe.steps_per_call > 1 else step
         self._step = devices.compile_step(self._plain_step)
+        self._compiled: set[Any] = set()
         # On the devices once: a step is then given nothing but a batch.
         scaler = jax.tree.map(np.float32, meta.scaling)  # several processes compare what they put, in float32
         self._constants = devices.put_everywhere((self._records(), scaler, np.uint32(recipe.seed)))
@@ -189,11 +190,9 @@ class Trainer:
         done, waiting, total = first, None, math.fsum(losses)
         title = f"epoch {epoch}/{recipe.epochs}"
         with tqdm(total=steps, initial=first, desc=title, disable=not is_first_process()) as bar:
-            if not self._compiled:
-                bar.set_postfix_str("compiling", refresh=True)
             for batch in self._batches(epoch, first):
-                state, outcome = self._call(state, batch, epoch, done)
-                self._compiled = True
+                with compiling(bar, self._compiled, batch):
+                    state, outcome = self._call(state, batch, epoch, done)
                 done += np.size(outcome.loss)
                 bar.update(np.size(outcome.loss))
                 if waiting is not None:  # one call late, so that the device never waits for the host
@@ -287,6 +286,7 @@ class Predictor:
     def __init__(self, network: nn.Module, devices: Devices):
         self._devices = devices
         self._step = devices.compile_predict(partial(predict_step, network))
+        self._compiled: set[Any] = set()
 
     def __call__(
         self, variables: Any, split: Split, scaler: Scaler, batchsize: int, progress: str | None = None
@@ -297,8 +297,12 @@ class Predictor:
         part = (jax.process_index(), jax.process_count())
         batches = prefetch(eval_batches(split, batchsize, part), self._devices.put_batch)
         total = -(-len(split.rows) // batchsize)
-        bar = tqdm(batches, desc=progress, total=total, unit="batch", disable=progress is None)
-        outputs = [self._step(variables, batch, scaler) for batch in bar]
+        outputs = []
+        with tqdm(total=total, desc=progress, unit="batch", disable=progress is None) as bar:
+            for batch in batches:
+                with compiling(bar, self._compiled, batch):
+                    outputs.append(self._step(variables, batch, scaler))
+                bar.update()
         return np.concatenate([np.asarray(output) for output in outputs])[: len(split.rows)]
 
 
