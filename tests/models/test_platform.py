@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imlenet_jax.models import create_model, init_variables
+from imlenet_jax.models import create_model, init_variables, make_config
 from imlenet_jax.models.platform import as_if_on, by_platform
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.step import new_state, update
+from tests.conftest import TINY
 
 RECORDS, STEPS = 8, 3
 
@@ -38,10 +39,11 @@ def _trained(name, config, platform):
         return before, outcome.logits, jnp.stack(losses), predict(state.variables), state.batch_stats
 
 
-@pytest.mark.parametrize("double", [True, False])
-def test_training_is_that_of_the_cpu(tiny, double):
+@pytest.mark.parametrize("name, double", [*((name, True) for name in TINY), ("imle_net", False), ("ecgnet", False)])
+def test_training_is_that_of_the_cpu(name, double):
+    config = make_config(name, TINY[name])
     with jax.enable_x64(double):
-        wanted, found = (_trained(*tiny, platform) for platform in ("cpu", "cuda"))
+        wanted, found = (_trained(name, config, platform) for platform in ("cpu", "cuda"))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         # Adam's first steps turn rounding of tiny gradients into whole steps: float64 tells whether all is right.
         scale = np.max(np.abs(b))
