@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import create_model
 from imlenet_jax.training.checkpoint import Meta, load_variables
 from imlenet_jax.training.compilation import use_cache
+from imlenet_jax.training.outcomes import fetched
 from imlenet_jax.training.precision import PRECISIONS, precision
 from imlenet_jax.training.start import devices
 
@@ -123,16 +124,18 @@ class Classifier:
         signals = self._checked(signals)
         if batchsize < 1:
             raise UserError(f"batchsize is {batchsize}, not a whole number of at least 1")
-        outputs = []
-        for start in range(0, len(signals), batchsize):
-            batch = signals[start : start + batchsize]
-            count = len(batch)
-            # Padding to one shape keeps one compiled program; a short input is not padded beyond its own size.
-            padding = min(batchsize, len(signals)) - count
-            batch = np.concatenate([batch, np.repeat(batch[-1:], padding, axis=0)]) if padding else batch
-            picked = pick(*self._apply(self.variables, batch))
-            outputs.append(jax.tree.map(lambda array, count=count: np.asarray(array)[:count], picked))
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+        # Padding to one shape keeps one compiled program; a short input is not padded beyond its own size.
+        size = min(batchsize, len(signals))
+
+        def outputs() -> Iterator[Any]:
+            for start in range(0, len(signals), size):
+                batch = signals[start : start + size]
+                padding = size - len(batch)
+                batch = np.concatenate([batch, np.repeat(batch[-1:], padding, axis=0)]) if padding else batch
+                yield pick(*self._apply(self.variables, jax.device_put(batch)))
+
+        # The next batches are on their way before the result of one is waited for.
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(signals)], *fetched(outputs()))
 
     def _checked(self, signals: np.ndarray) -> np.ndarray:
         try:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -39,6 +38,7 @@ from imlenet_jax.models import create_model, init_variables
 from imlenet_jax.training.checkpoint import SCORE, Checkpoints, Meta
 from imlenet_jax.training.logs import RATE
 from imlenet_jax.training.optimizers import make_optimizer
+from imlenet_jax.training.outcomes import GROUP, Outcomes, fetched
 from imlenet_jax.training.parallel import Devices, is_first_process
 from imlenet_jax.training.progress import compiling
 from imlenet_jax.training.resume import Selection, Start
@@ -184,41 +184,39 @@ class Trainer:
             Stopped: `watch` wanted it; `save` was called before.
         """
         recipe, steps, watch = self._recipe, self.steps, watch or Watch()
-        outcomes = [unfinished] if unfinished is not None else []
-        losses: list[float] = unfinished.losses.tolist() if unfinished is not None else []
-        begun, first = time.perf_counter(), len(losses)
-        done, waiting, total = first, None, math.fsum(losses)
+        outcomes = Outcomes(unfinished, lambda loss, at: self._not_finite(f"the loss became {loss}", epoch, at))
+        begun, first = time.perf_counter(), len(unfinished.losses) if unfinished is not None else 0
+        done, before = first, (epoch - 1) * steps
+        debug = jax.config.jax_debug_nans  # type: ignore[attr-defined]
+        call = partial(self._checked_step, epoch) if debug else self._plain_call
         title = f"epoch {epoch}/{recipe.epochs}"
         with tqdm(total=steps, initial=first, desc=title, disable=not is_first_process()) as bar:
             for batch in self._batches(epoch, first):
                 with compiling(bar, self._compiled, batch):
-                    state, outcome = self._call(state, batch, epoch, done)
-                done += np.size(outcome.loss)
-                bar.update(np.size(outcome.loss))
-                if waiting is not None:  # one call late, so that the device never waits for the host
-                    total += self._read(waiting, outcomes, losses, epoch)
-                    bar.set_postfix(loss=f"{total / len(losses):.4f}", refresh=False)
-                waiting = outcome
-                wants_save, wants_stop = watch.after((epoch - 1) * steps + done)
+                    state, outcome = call(state, batch, done)
+                done += (count := outcome.loss.size)
+                bar.update(count)
+                if outcomes.add(outcome):
+                    bar.set_postfix(loss=f"{outcomes.mean_loss:.4f}", refresh=False)
+                wants_save, wants_stop = watch.after(before + done)
                 if wants_stop or (wants_save and done < steps):
-                    self._read(waiting, outcomes, losses, epoch)
-                    waiting = None
+                    outcomes.read()
                     self._check_weights(state, epoch, done - 1)
-                    save(state, _joined(outcomes))
+                    save(state, outcomes.joined())
                     watch.saved()
                 if wants_stop:
                     raise Stopped
-        if waiting is not None:
-            self._read(waiting, outcomes, losses, epoch)
+            outcomes.read()
+            bar.set_postfix(loss=f"{outcomes.mean_loss:.4f}", refresh=False)
         self._check_weights(state, epoch, steps - 1)
         seconds = time.perf_counter() - begun
 
-        logits = _joined(outcomes).logits
+        losses, logits = outcomes.joined()
         labels = self._train.labels[self._order(epoch)[: len(logits)]]
         log_odds = self._task.log_odds(logits)
         row = {
             "epoch": epoch,
-            "train_loss": float(np.mean(losses)),
+            "train_loss": float(np.mean(losses, dtype=float)),
             "train_macro_auc": float(macro_auc_present(labels, log_odds)),
             "train_mean_accuracy": float(mean_accuracy(labels, sigmoid(log_odds))),
         }
@@ -233,28 +231,20 @@ class Trainer:
     def _order(self, epoch: int) -> np.ndarray:
         return epoch_order(len(self._train), self._recipe.seed, epoch)
 
-    def _call(self, state: TrainState, batch: Any, epoch: int, step: int) -> tuple[TrainState, Outcome]:
-        debug = jax.config.jax_debug_nans  # type: ignore[attr-defined]  # with it the state given is not used up
+    def _plain_call(self, state: TrainState, batch: Any, step: int) -> tuple[TrainState, Outcome]:
+        return self._step(state, batch, *self._constants)
+
+    def _checked_step(self, epoch: int, state: TrainState, batch: Any, step: int) -> tuple[TrainState, Outcome]:
         try:
-            after, outcome = self._step(state, batch, *self._constants)
+            after, outcome = self._step(state, batch, *self._constants)  # under jax_debug_nans the state is not used up
             # JAX itself does not look at the results of every compiled function.
-            if not debug or _all_finite((outcome, after)):
+            if _all_finite((outcome, after)):
                 return after, outcome
             with jax.disable_jit():
                 self._plain_step(state, batch, *self._constants)
         except FloatingPointError as error:
             raise self._not_finite(_origin(error), epoch, step) from error
         raise self._not_finite("a value became infinite, or NaN in the compiled step only,", epoch, step)
-
-    def _read(self, outcome: Outcome, outcomes: list[Unfinished], losses: list[float], epoch: int) -> float:
-        """Append the outcome of a call, once it is there, to those before it; the sum of its losses."""
-        loss, logits = jax.device_get((outcome.loss, outcome.logits))
-        outcomes.append(Unfinished(np.ravel(loss), logits.reshape(-1, logits.shape[-1])))
-        for value in np.ravel(loss).tolist():
-            if not math.isfinite(value):
-                raise self._not_finite(f"the loss became {value}", epoch, len(losses))
-            losses.append(value)
-        return float(np.sum(loss))
 
     def _check_weights(self, state: TrainState, epoch: int, step: int) -> None:
         if not _all_finite(state):
@@ -275,9 +265,10 @@ class Trainer:
             if recipe.data_on_device
             else train_batches(*order, part=(jax.process_index(), jax.process_count()))
         )
-        if recipe.steps_per_call == 1:
-            return prefetch(batches, self._devices.put_batch)
-        return prefetch(_stacked(batches, recipe.steps_per_call), partial(self._devices.put_batch, axis=1))
+        several = recipe.steps_per_call > 1
+        batches = _stacked(batches, recipe.steps_per_call) if several else batches
+        put = partial(self._devices.put_batch, axis=int(several))
+        return _put_in_groups(batches, put) if recipe.data_on_device else prefetch(batches, put)
 
 
 class Predictor:
@@ -297,13 +288,16 @@ class Predictor:
         part = (jax.process_index(), jax.process_count())
         batches = prefetch(eval_batches(split, batchsize, part), self._devices.put_batch)
         total = -(-len(split.rows) // batchsize)
-        outputs = []
         with tqdm(total=total, desc=progress, unit="batch", disable=progress is None) as bar:
-            for batch in batches:
-                with compiling(bar, self._compiled, batch):
-                    outputs.append(self._step(variables, batch, scaler))
-                bar.update()
-        return np.concatenate([np.asarray(output) for output in outputs])[: len(split.rows)]
+
+            def outputs() -> Iterator[jax.Array]:
+                for batch in batches:
+                    with compiling(bar, self._compiled, batch):
+                        output = self._step(variables, batch, scaler)
+                    yield output
+                    bar.update()
+
+            return np.concatenate(list(fetched(outputs())))[: len(split.rows)]
 
 
 def _stacked(batches: Iterator[Any], count: int) -> Iterator[Any]:
@@ -314,15 +308,17 @@ def _stacked(batches: Iterator[Any], count: int) -> Iterator[Any]:
             yield jax.tree.map(lambda *arrays: np.stack(arrays), *group)
 
 
+def _put_in_groups(batches: Iterator[Any], put: Callable[[Any], Any]) -> Iterator[Any]:
+    """Rows of records are small: many batches of them go to the devices at once, without a thread."""
+    while group := list(itertools.islice(batches, GROUP)):
+        yield from put(group)
+
+
 def under_way(meta: Meta, history: list[Row], step: int = 0) -> Meta:
     """What a checkpoint says of itself after these epochs, and so many steps of the next."""
     return dataclasses.replace(
         meta, epoch=len(history), step=step, metrics=history[-1] if history else {}, history=list(history)
     )
-
-
-def _joined(outcomes: list[Unfinished]) -> Unfinished:
-    return Unfinished(*(np.concatenate(arrays) for arrays in zip(*outcomes, strict=True)))
 
 
 @jax.jit
