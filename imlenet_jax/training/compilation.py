@@ -17,11 +17,15 @@ from typing import Any
 
 import jax
 import jaxlib.version
-from jax._src import compilation_cache  # its public face cannot be given a cache of another make
-from jax._src.compilation_cache_interface import CacheInterface
 
 from imlenet_jax.files import write_atomically
 from imlenet_jax.version import __version__
+
+try:  # the public face of JAX's cache cannot be given one of another make
+    from jax._src import compilation_cache
+    from jax._src.compilation_cache_interface import CacheInterface
+except ImportError:  # a version that has them elsewhere: `use_cache` says that there is no cache with it
+    compilation_cache, CacheInterface = None, object  # type: ignore[assignment,misc]
 
 LIMIT = 2**31
 """Bytes in one folder; beyond it the entries that were not used for longest are removed."""
