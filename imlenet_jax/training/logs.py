@@ -8,10 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.summary_pb2 import Summary
-
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_json
 
@@ -51,6 +47,8 @@ class RunLog:
         self._times = _read_times(self._times_path)[: len(history)]
         self._folder.mkdir(parents=True, exist_ok=True)
         before = list(self._folder.glob("events.out.tfevents.*"))
+        from tensorboardX.event_file_writer import EventsWriter  # here: training itself works without it
+
         # Not SummaryWriter: it writes in a thread, where a full disk is a traceback and then a wait without end.
         self._events = EventsWriter(str(self._folder / "events"), f".{time.time_ns()}")
         self._wandb = _start_wandb(name, settings) if use_wandb else None
@@ -86,6 +84,9 @@ class RunLog:
         write_json(self.path, {"settings": self._settings, "history": self._history})
 
     def _write_event(self, row: dict[str, float]) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
         values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items() if name != "epoch"]
         try:
             self._events.write_event(
