@@ -37,7 +37,7 @@ import numpy as np
 import imlenet_jax
 signals = np.load(sys.argv[2])
 start = time.perf_counter()
-imlenet_jax.load(sys.argv[1]).predict_proba(signals)
+imlenet_jax.load(sys.argv[1], compilation_cache=False).predict_proba(signals)
 print(time.perf_counter() - start)
 """
 
@@ -85,7 +85,7 @@ def fresh_weights(model: str, parent: Path) -> Path:
 
 def measure(folder: Path, temporary: Path, repeats: int, fresh: int) -> dict[str, Any]:
     """The row of one checkpoint."""
-    classifier = load(folder)
+    classifier = load(folder, compilation_cache=False)
     config: Any = classifier.network.config
     signals = np.random.default_rng(0).normal(0, 0.25, (1, config.length, config.leads)).astype(np.float32)
     path = temporary / "signals.npy"
