@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from imlenet_jax.models.convolution import convolve, written
 from imlenet_jax.models.platform import by_platform
-from imlenet_jax.models.recurrence import recur
+from imlenet_jax.models.recurrence import hidden_states
 
 Framework = Literal["keras", "torch"]
 Initializer = Callable[..., jax.Array]
@@ -143,8 +143,7 @@ class LSTM(nn.Module):
 
     Returns the hidden states `(n, time, units)`, or `(n, time, 2 * units)` with the backward half put back in time
     order. Gates are ordered i f g o in both frameworks. keras has one bias per direction, with 1 for the forget gate;
-    torch trains two biases that are only ever added. One matrix product projects the inputs of all time steps
-    and both directions, which share one recurrence; `unroll` is that of `jax.lax.scan`.
+    torch trains two biases that are only ever added. `unroll` is that of `jax.lax.scan`.
     """
 
     units: int
@@ -156,17 +155,8 @@ class LSTM(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         directions = ("forward", "backward") if self.bidirectional else ("forward",)
         weights = [self._weights(direction, x.shape[-1]) for direction in directions]
-        kernels, _, biases = zip(*weights, strict=True)
-        projected = x @ jnp.concatenate(kernels, axis=1) + jnp.concatenate(biases)
-        forward, *backward = jnp.split(projected, len(directions), axis=-1)
-        projected = jnp.stack([forward, *(jnp.flip(half, axis=1) for half in backward)])
-        recurrent = jnp.stack([recurrent for _, recurrent, _ in weights])
-
-        hidden = recur(jnp.moveaxis(projected, 2, 0), recurrent, self.unroll)
-        hidden = jnp.transpose(hidden, (1, 2, 0, 3))  # (direction, n, time, units)
-        if not self.bidirectional:
-            return hidden[0]
-        return jnp.concatenate([hidden[0], jnp.flip(hidden[1], axis=1)], axis=-1)
+        kernel, recurrent, bias = (jnp.stack(arrays) for arrays in zip(*weights, strict=True))
+        return hidden_states(x, kernel, bias, recurrent, self.unroll)
 
     def _weights(self, direction: str, features: int) -> tuple[jax.Array, jax.Array, jax.Array]:
         gates = 4 * self.units

@@ -7,19 +7,29 @@ import jax
 import jax.numpy as jnp
 
 from imlenet_jax.models.platform import by_platform
-from imlenet_jax.models.recurrence_kernel import fits, recur_in_one_kernel
+from imlenet_jax.models.recurrence_kernel import fits, hidden_states_in_one_kernel
 
 
-def recur(gates: jax.Array, recurrent: jax.Array, unroll: int) -> jax.Array:
-    """Hidden states `(time, directions, n, units)` of LSTMs that start from zeros.
+def hidden_states(x: jax.Array, kernel: jax.Array, bias: jax.Array, recurrent: jax.Array, unroll: int) -> jax.Array:
+    """Hidden states `(n, time, directions * units)` of LSTMs that start from zeros, from inputs `(n, time, features)`.
 
-    `gates` `(time, directions, n, 4 units)` is what the inputs contribute to the gates i f g o, `recurrent`
-    `(directions, units, 4 units)` what the hidden state is multiplied by, and `unroll` that of `jax.lax.scan`.
+    `kernel` `(directions, features, 4 units)`, `bias` `(directions, 4 units)` and `recurrent` `(directions, units, 4
+    units)` make the gates i f g o. A second direction goes through time backward. `unroll` is that of `jax.lax.scan`.
     """
-    scan = partial(_scan, unroll=unroll)
-    if not fits(gates, recurrent):
-        return scan(gates, recurrent)
-    return by_platform(gates, recurrent, cuda=recur_in_one_kernel, default=scan)
+    by_scan = partial(_hidden_states_by_scan, unroll=unroll)
+    if not fits(x, recurrent):
+        return by_scan(x, kernel, bias, recurrent)
+    return by_platform(x, kernel, bias, recurrent, cuda=hidden_states_in_one_kernel, default=by_scan)
+
+
+def _hidden_states_by_scan(x: jax.Array, kernel: jax.Array, bias: jax.Array, recurrent: jax.Array, unroll: int):
+    # One matrix product projects the inputs of all time steps and both directions, which share one scan.
+    projected = x @ jnp.concatenate(list(kernel), axis=1) + jnp.concatenate(list(bias))
+    forward, *backward = jnp.split(projected, len(kernel), axis=-1)
+    projected = jnp.stack([forward, *(jnp.flip(half, axis=1) for half in backward)])
+    hidden = _scan(jnp.moveaxis(projected, 2, 0), recurrent, unroll)
+    forward, *backward = jnp.transpose(hidden, (1, 2, 0, 3))  # (direction, n, time, units)
+    return jnp.concatenate([forward, *(jnp.flip(half, axis=1) for half in backward)], axis=-1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -1,13 +1,15 @@
-"""The recurrence of an LSTM as one GPU kernel forward and one backward (Pallas with the Triton backend).
+"""The recurrence of LSTMs as one GPU kernel forward and one backward (Pallas with the Triton backend).
 
 A scan starts several kernels for each time step: for ecgnet's 1,000 steps they take far longer than its
-multiplications. Here every program of a kernel takes a few records of one direction through all time steps, with
-the states in registers. Shapes inside are powers of two, as Triton wants them: units are filled up with zeros, which
-stay zero, and so are records.
+multiplications. Here every program of a kernel takes one record and one direction through all time steps, with states
+and recurrent weights in registers.
+
+Inside, gates are `(units, 4)`: the four gates of a unit lie side by side, so that they meet within a warp, and the sum
+over hidden units lies within a thread. Units are filled up with zeros to a power of two, as Triton wants them; the
+zeros stay zero.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -21,113 +23,132 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from imlenet_jax.models.platform import platform_taken
 
-ROWS = 16  # records of a program: the fewest that Triton multiplies at once
 LARGEST = 128  # units up to which the recurrent weights are at hand fast enough
 IN_REGISTERS = 64  # units up to which they stay in registers; more are read again at every step
-WARPS = 8
-GATES = range(4)
+FEWEST = 16  # units that are worth a kernel's program
+INPUT, FORGET, CELL, OUTPUT = range(4)  # the order of the gates
 
 Arrays = tuple[jax.Array, ...]
-Dot = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def fits(gates: jax.Array, recurrent: jax.Array) -> bool:
+def fits(x: jax.Array, recurrent: jax.Array) -> bool:
     """Whether there is a kernel for these: float32 (any type where kernels are interpreted), few enough units."""
-    return recurrent.shape[1] <= LARGEST and (gates.dtype == jnp.float32 or platform_taken() is not None)
+    return recurrent.shape[1] <= LARGEST and (x.dtype == jnp.float32 or platform_taken() is not None)
+
+
+def hidden_states_in_one_kernel(x: jax.Array, kernel: jax.Array, bias: jax.Array, recurrent: jax.Array) -> jax.Array:
+    """What `recurrence.hidden_states` computes."""
+    (n, time, features), (directions, units, _) = x.shape, recurrent.shape
+    missing = max(FEWEST, pl.next_power_of_2(units)) - units
+
+    def by_unit(weights: jax.Array) -> jax.Array:  # (..., 4 units) to (..., units, 4)
+        weights = jnp.swapaxes(weights.reshape(*weights.shape[:-1], 4, units), -1, -2)
+        return jnp.pad(weights, ((0, 0),) * (weights.ndim - 2) + ((0, missing), (0, 0)))
+
+    # The weights are small: they are brought into the order of the kernel, so that the gates are born in it.
+    kernel = jnp.moveaxis(by_unit(kernel), 0, 1).reshape(features, -1)
+    recurrent = jnp.pad(by_unit(recurrent), ((0, 0), (0, missing), (0, 0), (0, 0)))
+    gates = x @ kernel + by_unit(bias).reshape(-1)
+    hidden = _recur(gates.reshape(n, time, 1, directions, -1, 4), recurrent[None])
+    return hidden[:, :, 0, :, :units].reshape(n, time, directions * units)
 
 
 @jax.custom_vjp
-def recur_in_one_kernel(gates: jax.Array, recurrent: jax.Array) -> jax.Array:
-    """What `recur` computes."""
-    gates, weights = _padded(gates, recurrent)
-    return _hidden(weights, gates)[0][..., : recurrent.shape[1]]
+def _recur(gates: jax.Array, recurrent: jax.Array) -> jax.Array:
+    """Hidden states `(n, time, networks, directions, units)` from the inputs' share of the gates, and the weights
+    `(networks, directions, units, units, 4)`. The second direction goes from the last time step to the first."""
+    return _hidden(recurrent, gates)[0]
 
 
 def _recur_forward(gates: jax.Array, recurrent: jax.Array):
-    gates, weights = _padded(gates, recurrent)
-    hidden, *saved = _hidden_and_saved(weights, gates)
-    return hidden[..., : recurrent.shape[1]], (tuple(saved), weights)
+    hidden, *saved = _hidden_and_saved(recurrent, gates)
+    return hidden, (tuple(saved), recurrent)
 
 
 def _recur_backward(residuals: tuple[Arrays, jax.Array], gradient: jax.Array):
-    (*of_gates, before, cell), recurrent = residuals
-    units, padded_units = gradient.shape[-1], before.shape[-1]
-    gradient = jnp.pad(gradient, ((0, 0),) * 3 + ((0, padded_units - units),))
-    [to_gates] = _to_gates(jnp.swapaxes(recurrent, 2, 3), gradient, *of_gates, cell)
-    # One product over all time steps; the other way round it is one small sum per step.
-    to_recurrent = jnp.einsum("tdnu,tdngv->dugv", before, to_gates)[:, :units, :, :units]
-    to_gates = to_gates[..., :units]
-    return to_gates.reshape(*to_gates.shape[:3], -1), to_recurrent.reshape(*to_recurrent.shape[:2], -1)
+    (opened, before, cell), recurrent = residuals
+    [to_gates] = _to_gates(jnp.swapaxes(recurrent, 2, 3), gradient, opened, cell)
+    # One product over all time steps, and of each direction with each: so nothing has to be brought into another order.
+    products = jnp.einsum("ntsdu,ntsevg->sdeuvg", before, to_gates)
+    return to_gates, jnp.stack([products[:, d, d] for d in range(before.shape[3])], axis=1)
 
 
-recur_in_one_kernel.defvjp(_recur_forward, _recur_backward)
+_recur.defvjp(_recur_forward, _recur_backward)
 
 
-def _padded(gates: jax.Array, recurrent: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Gates `(time, directions, n, 4, units)` and weights `(directions, 4, units, units)`, units a power of two."""
-    units = recurrent.shape[1]
-    missing = max(ROWS, pl.next_power_of_2(units)) - units
-    gates = gates.reshape(*gates.shape[:-1], 4, units)
-    recurrent = jnp.swapaxes(recurrent.reshape(*recurrent.shape[:-1], 4, units), 1, 2)
-    return (
-        jnp.pad(gates, ((0, 0),) * 4 + ((0, missing),)),
-        jnp.pad(recurrent, ((0, 0),) * 2 + ((0, missing),) * 2),
-    )
+def _forward_kernel(recurrent_ref: Any, gates_ref: Any, hidden_ref: Any, *saved_refs: Any) -> None:
+    steps, units = hidden_ref.shape
+    weights, at, gate = _weights(recurrent_ref), _in_order(steps), _gate(units)
 
-
-def _forward_kernel(dot: Dot, recurrent_ref: Any, gates_ref: Any, hidden_ref: Any, *saved_refs: Any) -> None:
-    units, steps = recurrent_ref.shape[-1], gates_ref.shape[0]
-    weights = _weights(recurrent_ref)
-
-    def step(t, carried):
+    def step(count, carried):
         hidden, cell, gates = carried
-        later = _gates_at(gates_ref, jnp.minimum(t + 1, steps - 1))  # on their way while this step computes
-        i, f, g, o = (gate + dot(hidden, weights(k)) for k, gate in zip(GATES, gates, strict=True))
-        i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
-        for ref, value in zip(saved_refs, (i, f, g, o, hidden, cell)[: len(saved_refs)], strict=True):
+        later = gates_ref[at(jnp.minimum(count + 1, steps - 1))]  # on their way while this step computes
+        gates += jnp.sum(hidden[:, None, None] * weights(), axis=0)
+        opened = jnp.where(gate == CELL, jnp.tanh(gates), jax.nn.sigmoid(gates))
+        i, f, g, o = (_pick(opened, gate, k) for k in range(4))
+        t = at(count)
+        for ref, value in zip(saved_refs, (opened, hidden, cell)[: len(saved_refs)], strict=True):
             ref[t] = value
         cell = f * cell + i * g
         hidden = o * jnp.tanh(cell)
         hidden_ref[t] = hidden
         return hidden, cell, later
 
-    zeros = jnp.zeros((ROWS, units), gates_ref.dtype)
-    lax.fori_loop(0, steps, step, (zeros, zeros, _gates_at(gates_ref, 0)))
+    zeros = jnp.zeros(units, gates_ref.dtype)
+    lax.fori_loop(0, steps, step, (zeros, zeros, gates_ref[at(0)]))
 
 
-def _backward_kernel(dot: Dot, transposed_ref: Any, *refs: Any) -> None:
-    *read, to_gates_ref = refs
-    units, steps = transposed_ref.shape[-1], to_gates_ref.shape[0]
-    weights = _weights(transposed_ref)
+def _backward_kernel(transposed_ref: Any, gradient_ref: Any, opened_ref: Any, cell_ref: Any, to_gates_ref: Any) -> None:
+    steps, units = gradient_ref.shape
+    weights, at, gate = _weights(transposed_ref), _in_order(steps), _gate(units)
+
+    def read(count):
+        t = at(jnp.maximum(steps - 1 - count, 0))
+        return gradient_ref[t], opened_ref[t], cell_ref[t]
 
     def step(count, carried):
-        to_hidden, to_cell, (outer, i, f, g, o, cell) = carried
-        t = steps - 1 - count
-        earlier = tuple(ref[jnp.maximum(t - 1, 0)] for ref in read)
+        to_hidden, to_cell, (outer, opened, cell) = carried
+        earlier = read(count + 1)
+        i, f, g, o = (_pick(opened, gate, k) for k in range(4))
         squashed = jnp.tanh(f * cell + i * g)
         to_hidden = to_hidden + outer
         to_cell = to_cell + to_hidden * o * (1 - squashed * squashed)
-        to_i, to_f = to_cell * g * i * (1 - i), to_cell * cell * f * (1 - f)
-        to_g, to_o = to_cell * i * (1 - g * g), to_hidden * squashed * o * (1 - o)
-        to_hidden = jnp.zeros_like(to_hidden)
-        for k, to_gate in zip(GATES, (to_i, to_f, to_g, to_o), strict=True):
-            to_gates_ref[t, :, k] = to_gate
-            to_hidden += dot(to_gate, weights(k))
+        opening = (to_cell * g, to_cell * cell, to_cell * i, to_hidden * squashed)
+        slope = jnp.where(gate == CELL, 1 - opened * opened, opened * (1 - opened))
+        to_gates = _spread(opening, gate) * slope
+        to_gates_ref[at(steps - 1 - count)] = to_gates
+        to_hidden = jnp.sum(jnp.sum(to_gates[:, None, :] * weights(), axis=0), axis=1)
         return to_hidden, to_cell * f, earlier
 
-    zeros = jnp.zeros((ROWS, units), to_gates_ref.dtype)
-    lax.fori_loop(0, steps, step, (zeros, zeros, tuple(ref[steps - 1] for ref in read)))
+    zeros = jnp.zeros(units, gradient_ref.dtype)
+    lax.fori_loop(0, steps, step, (zeros, zeros, read(0)))
 
 
-def _weights(ref: Any) -> Callable[[int], jax.Array]:
-    """The square matrix of a gate: kept, or read at every use."""
-    if ref.shape[-1] > IN_REGISTERS:
-        return lambda k: ref[k]
-    return [ref[k] for k in GATES].__getitem__
+def _weights(ref: Any) -> Callable[[], jax.Array]:
+    """The recurrent weights `(units, units, 4)`: kept, or read at every use."""
+    if ref.shape[0] > IN_REGISTERS:
+        return lambda: ref[...]
+    kept = ref[...]
+    return lambda: kept
 
 
-def _gates_at(ref: Any, t: Any) -> Arrays:
-    return tuple(ref[t, :, k] for k in GATES)
+def _in_order(steps: int) -> Callable[[Any], Any]:
+    """Which time step comes when: the program's direction is the last axis of the grid."""
+    backward = pl.program_id(2) == 1
+    return lambda count: jnp.where(backward, steps - 1 - count, count)
+
+
+def _gate(units: int) -> jax.Array:
+    return lax.broadcasted_iota(jnp.int32, (units, 4), 1)
+
+
+def _pick(values: jax.Array, gate: jax.Array, k: int) -> jax.Array:
+    return jnp.sum(jnp.where(gate == k, values, 0), axis=1)
+
+
+def _spread(values: Arrays, gate: jax.Array) -> jax.Array:
+    i, f, g, o = (value[:, None] for value in values)
+    return jnp.where(gate == INPUT, i, jnp.where(gate == FORGET, f, jnp.where(gate == CELL, g, o)))
 
 
 def _call(
@@ -137,37 +158,35 @@ def _call(
     arrays: Arrays,
     outputs: list[tuple[int, ...]],
 ) -> Arrays:
-    """Start a kernel over directions and groups of records; `outputs` are the axes after `(time, directions, n)`."""
-    steps, directions, n = arrays[0].shape[:3]
-    filled = -(-n // ROWS) * ROWS
-    padded = [jnp.pad(a, ((0, 0), (0, 0), (0, filled - n)) + ((0, 0),) * (a.ndim - 3)) for a in arrays]
-    # Tensor cores in three passes, which together are as precise as float32: its own multiplications are slow.
-    precision = lax.Precision.HIGHEST if interpret else lax.DotAlgorithmPreset.TF32_TF32_F32_X3
+    """Start a kernel over records, networks and directions; `outputs` are the axes after `(n, time, s, d)`."""
+    n, steps, networks, directions = arrays[0].shape[:4]
+    units = recurrent.shape[2]
 
-    def block(*last: int) -> pl.BlockSpec:
-        return pl.BlockSpec((steps, None, ROWS, *last), lambda d, group: (0, d, group, *[0] * len(last)))
+    def block(last: tuple[int, ...]) -> pl.BlockSpec:
+        return pl.BlockSpec((None, steps, None, None, *last), lambda r, s, d: (r, 0, s, d, *[0] * len(last)))
 
     results = pl.pallas_call(
-        partial(kernel, partial(jnp.dot, precision=precision)),
-        grid=(directions, filled // ROWS),
+        kernel,
+        grid=(n, networks, directions),
         in_specs=[
-            pl.BlockSpec((None, *recurrent.shape[1:]), lambda d, group: (d, 0, 0, 0)),
-            *(block(*array.shape[3:]) for array in arrays),
+            pl.BlockSpec((None, None, units, units, 4), lambda r, s, d: (s, d, 0, 0, 0)),
+            *(block(array.shape[4:]) for array in arrays),
         ],
-        out_specs=[block(*last) for last in outputs],
-        out_shape=[jax.ShapeDtypeStruct((steps, directions, filled, *last), arrays[0].dtype) for last in outputs],
-        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=1),
+        out_specs=[block(last) for last in outputs],
+        out_shape=[jax.ShapeDtypeStruct((*arrays[0].shape[:4], *last), arrays[0].dtype) for last in outputs],
+        # A thread for each gate of each unit.
+        compiler_params=triton.CompilerParams(num_warps=units * 4 // 32, num_stages=1),
         interpret=interpret,
         name=kernel.__name__.strip("_"),
-    )(recurrent, *padded)
-    return tuple(result[:, :, :n] for result in results)
+    )(recurrent, *arrays)
+    return tuple(results)
 
 
 def _per_device(call: Callable[..., Arrays], rule: str) -> Callable[..., Arrays]:
-    """`call(interpret, recurrent, *arrays)` where records stay on their device, and vmap adds directions.
+    """`call(interpret, recurrent, *arrays)` where records stay on their device, and vmap adds networks.
 
     A kernel is opaque to XLA's partitioner, which would gather the records of all devices on each; and vmap would add
-    an axis that the kernel does not expect. Arrays are `(time, directions, n, ...)`.
+    an axis that the kernel does not expect. Arrays are `(n, time, networks, directions, ...)`.
     """
     compiled, interpreted = (_batched(_partitioned(call, interpret, rule)) for interpret in (False, True))
 
@@ -184,12 +203,12 @@ def _partitioned(call: Callable[..., Arrays], interpret: bool, rule: str) -> Cal
 
     def partition(mesh: Any, arguments: Any, results: Any):
         spec = arguments[1].sharding.spec
-        over_records = NamedSharding(mesh, PartitionSpec(None, None, spec[2] if len(spec) > 2 else None))
+        over_records = NamedSharding(mesh, PartitionSpec(spec[0] if len(spec) > 0 else None))
         everywhere = NamedSharding(mesh, PartitionSpec())
         return mesh, on_one, (over_records,) * len(results), (everywhere, *(over_records,) * len(arguments[1:]))
 
     partitioned = custom_partitioning(on_one)
-    replicated = ("d", "g", "u", "v", "t")  # all but the records, n
+    replicated = ("s", "d", "v", "u", "g", "t")  # all but the records, n, in the order of the rules
     partitioned.def_partition(partition=partition, sharding_rule=rule, need_replication_factors=replicated)
     return partitioned
 
@@ -203,25 +222,28 @@ def _batched(call: Callable[..., Arrays]) -> Callable[..., Arrays]:
             return array if has_axis else jnp.broadcast_to(array, (size, *array.shape))
 
         recurrent, *rest = map(all_batched, (recurrent, *arrays), is_batched)
-        directions = recurrent.shape[1]
-        merged = [jnp.moveaxis(a, 0, 1).reshape(a.shape[1], size * directions, *a.shape[3:]) for a in rest]
-        results = batched(recurrent.reshape(size * directions, *recurrent.shape[2:]), *merged)
-        split = (r.reshape(len(r), size, directions, *r.shape[2:]) for r in results)
-        return tuple(jnp.moveaxis(r, 1, 0) for r in split), (True,) * len(results)
+        networks = recurrent.shape[1]
+        merged = [jnp.moveaxis(a, 0, 2).reshape(*a.shape[1:3], size * networks, *a.shape[4:]) for a in rest]
+        results = batched(recurrent.reshape(size * networks, *recurrent.shape[2:]), *merged)
+        split = (r.reshape(*r.shape[:2], size, networks, *r.shape[3:]) for r in results)
+        return tuple(jnp.moveaxis(r, 2, 0) for r in split), (True,) * len(results)
 
     return batched
 
 
-def _forward(outputs: int) -> Callable[..., Arrays]:
+def _forward(saves: bool) -> Callable[..., Arrays]:
     def call(interpret: bool, recurrent: jax.Array, gates: jax.Array) -> Arrays:
-        return _call(_forward_kernel, interpret, recurrent, (gates,), [recurrent.shape[-1:]] * outputs)
+        units = gates.shape[4:5]
+        outputs = [units, (*units, 4), units, units] if saves else [units]
+        return _call(_forward_kernel, interpret, recurrent, (gates,), outputs)
 
-    return _per_device(call, f"d g u v, t d n g u -> {', '.join(['t d n u'] * outputs)}")
+    saved = ", n t s d u g, n t s d u, n t s d u" if saves else ""
+    return _per_device(call, f"s d v u g, n t s d u g -> n t s d u{saved}")
 
 
 def _backward(interpret: bool, transposed: jax.Array, *arrays: jax.Array) -> Arrays:
-    return _call(_backward_kernel, interpret, transposed, arrays, [transposed.shape[1:3]])
+    return _call(_backward_kernel, interpret, transposed, arrays, [(*transposed.shape[2:3], 4)])
 
 
-_hidden, _hidden_and_saved = _forward(1), _forward(7)
-_to_gates = _per_device(_backward, f"d g u v, {', '.join(['t d n u'] * 6)} -> t d n g u")
+_hidden, _hidden_and_saved = _forward(False), _forward(True)
+_to_gates = _per_device(_backward, "s d v u g, n t s d u, n t s d u g, n t s d u -> n t s d u g")

@@ -43,23 +43,25 @@ def test_batch_normalisation(platform):
 def test_recurrence(directions, platform, unroll):
     rng = np.random.default_rng(1)
 
-    def plain(gates, recurrent):
+    def plain(x, kernel, bias, recurrent):
         def step(state, gates):
             _, *state = recurrence._cell_step(tuple(state), gates, recurrent)
             return tuple(state), state[0]
 
+        gates = jnp.einsum("ntf,dfg->tdng", x, kernel) + bias[:, None]
+        gates = jnp.concatenate([gates[:, :1], gates[::-1, 1:]], axis=1)  # the second direction from the end
         zeros = jnp.zeros((directions, 3, 4))
-        return lax.scan(step, (zeros, zeros), gates)[1]
+        hidden = lax.scan(step, (zeros, zeros), gates)[1]
+        hidden = jnp.concatenate([hidden[:, :1], hidden[::-1, 1:]], axis=1)
+        return jnp.transpose(hidden, (2, 0, 1, 3)).reshape(3, 6, directions * 4)
 
     with jax.enable_x64(True):
-        arguments = (
-            jnp.asarray(rng.normal(size=(6, directions, 3, 16))),
-            jnp.asarray(rng.normal(size=(directions, 4, 16))),
-        )
+        shapes = (3, 6, 2), (directions, 2, 16), (directions, 16), (directions, 4, 16)
+        arguments = tuple(jnp.asarray(rng.normal(size=shape)) for shape in shapes)
         expected, expected_transposed = jax.vjp(plain, *arguments)
         gradient = jnp.asarray(rng.normal(size=expected.shape))
         with as_if_on(platform):
-            output, transposed = jax.vjp(lambda *a: recurrence.recur(*a, unroll), *arguments)
+            output, transposed = jax.vjp(lambda *a: recurrence.hidden_states(*a, unroll), *arguments)
             found = output, transposed(gradient)
         _same(found, (expected, expected_transposed(gradient)))
 
