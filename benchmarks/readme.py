@@ -91,7 +91,7 @@ def parity_table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
     table = markdown(
         ("network", "compared", "error", "bound"),
         (
-            (f"`{model}`", name, f"{row['error']:.1e}", "shown only" if row["bound"] is None else f"{row['bound']:g}")
+            (f"`{model}`", name, f"{row['error']:.1e}", "shown only" if row["bound"] is None else f"{row['bound']:.2g}")
             for model, rows in networks.items()
             for name, row in rows.items()
         ),

@@ -24,6 +24,10 @@ def test_mousavi_passes_and_a_disturbed_output_fails(parity_folder, tmp_path):
         "after",
     ]
 
+    own = rows["gradient norms, last bit of the weights changed"]
+    assert 0 < own["error"] < 1e-5 and own["bound"] is None
+    assert rows["gradient norms"]["bound"] == pytest.approx(1e-4 + 3 * own["error"])
+
     shutil.copy(parity_folder / "mousavi.h5", tmp_path)
     stored = dict(np.load(parity_folder / "mousavi.npz"))
     stored["probs"] = stored["probs"] + 2e-4

@@ -1,6 +1,7 @@
 """The recurrence as one kernel, interpreted on a CPU, against the scan."""
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from imlenet_jax.models.platform import as_if_on
 from imlenet_jax.models.recurrence import hidden_states
-from imlenet_jax.models.recurrence_kernel import LARGEST, fits
+from imlenet_jax.models.recurrence_kernel import LARGEST, fits, hidden_states_in_one_kernel
 from imlenet_jax.training.parallel import Devices
 
 
@@ -82,3 +83,24 @@ def test_too_many_units_and_other_types_take_the_scan():
     assert fits(x, recurrent)
     assert not fits(x, _arguments(units=LARGEST + 1)[-1])
     assert not fits(x.astype(jnp.bfloat16), recurrent)
+
+
+def test_no_kernel_chooses_between_constants():
+    """Triton would be given booleans for them; only a GPU would show it."""
+
+    def chosen_from(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "select_n" or equation.params.get("name") == "_where":
+                yield [not isinstance(operand, jax.extend.core.Literal) for operand in equation.invars[1:]]
+            for inner in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from chosen_from(inner)
+
+    def choices(function, *arguments):
+        return list(chosen_from(jax.make_jaxpr(function)(*arguments).jaxpr))
+
+    assert [False, False] in choices(lambda x: jnp.where(x, 19, 0), True)
+    arguments = _arguments(time=20, units=16)
+    found = choices(jax.grad(lambda *a: jnp.sum(hidden_states_in_one_kernel(*a))), *arguments)
+    assert [True, True] in found and [False, False] not in found
