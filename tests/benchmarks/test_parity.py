@@ -26,7 +26,7 @@ def test_mousavi_passes_and_a_disturbed_output_fails(parity_folder, tmp_path):
 
     own = rows["gradient norms, last bit of the weights changed"]
     assert 0 < own["error"] < 1e-5 and own["bound"] is None
-    assert rows["gradient norms"]["bound"] == pytest.approx(1e-4 + 3 * own["error"])
+    assert rows["gradient norms"]["bound"] == 1e-2
 
     shutil.copy(parity_folder / "mousavi.h5", tmp_path)
     stored = dict(np.load(parity_folder / "mousavi.npz"))
@@ -55,6 +55,17 @@ def test_highest_precision_is_judged_and_default_shown(tmp_path, monkeypatch, ca
     results = json.loads(out.read_text())
     assert ("mousavi" in results, "default_precision" in results) == (judged, not judged)
     assert ("FAIL" in capsys.readouterr().out) == judged
+
+
+def test_a_sensitive_network_is_judged_by_itself(parity_folder, monkeypatch):
+    changes = iter([np.float32(1.5), *[np.float32(1)] * 5])  # of six, one moves the weights by a half
+    monkeypatch.setattr(
+        benchmarks.parity, "_last_bit_changed", lambda p, _: jax.tree.map(lambda a, f=next(changes): a * f, p)
+    )
+    inputs = np.load(parity_folder / "inputs.npz")
+    rows = compare("mousavi", parity_folder, inputs["x"], inputs["y"].astype(np.float32))
+    own = rows["gradient norms, last bit of the weights changed"]["error"]
+    assert own > 0.01 and rows["gradient norms"]["bound"] == 3 * own
 
 
 def test_missing_weights_are_named(tmp_path):
