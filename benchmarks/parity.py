@@ -116,22 +116,13 @@ def _train(
     network = create_model(model, _without_dropout(model))
     optimizer = make_optimizer(model)
     state = new_state(jax.tree.map(jnp.asarray, imported.variables), optimizer)
-    norms_of = jax.jit(partial(_gradient_norms, network))
-
-    def norms(state: TrainState) -> np.ndarray:
-        found = norms_of(state, x[:TRAINING_BATCH], y[:TRAINING_BATCH])
-        return np.array([float(_leaf(found, imported.targets[str(name)].path)) for name in stored["grad_name"]])
-
-    ours = norms(state)
-    gradient_error = _norm_error(ours, stored["grad_norm"])
-    changed = (state._replace(params=_last_bit_changed(state.params, seed)) for seed in range(CHANGES))
-    own = max(_norm_error(norms(other), ours) for other in changed)
+    rows = _gradient_rows(network, imported, stored, state, x[:TRAINING_BATCH], y[:TRAINING_BATCH])
 
     step = jax.jit(partial(update, network, optimizer), donate_argnums=0)
     losses = []
     for index in range(len(stored["train_loss"])):
-        rows = np.arange(TRAINING_BATCH * index, TRAINING_BATCH * (index + 1)) % len(x)
-        state, outcome = step(state, x[rows], y[rows], jax.random.key(0))
+        batch = np.arange(TRAINING_BATCH * index, TRAINING_BATCH * (index + 1)) % len(x)
+        state, outcome = step(state, x[batch], y[batch], jax.random.key(0))
         losses.append(float(outcome.loss))
         if index == 0:
             statistics = _statistics_error(stored, imported, state)
@@ -142,18 +133,30 @@ def _train(
         "ours": losses,
         "theirs": stored["train_loss"].tolist(),
     }
-    rows = {
-        "gradient norms": _row(gradient_error, max(GRADIENT, TIMES_OWN * own)),
-        "gradient norms, last bit of the weights changed": _row(own, None),
-    }
     if statistics is not None:
         rows["BatchNorm statistics"] = _row(statistics, STATISTICS)
     return {"rows": rows | {"training loss": loss}, "variables": state.variables}
 
 
-def _gradient_norms(network, state: TrainState, x, y) -> Any:
-    _, gradient = loss_and_gradient(network, state, x, y, jax.random.key(0))
-    return jax.tree.map(lambda array: jnp.linalg.norm(array.ravel()), gradient)
+def _gradient_rows(
+    network: Any, imported: Imported, stored: dict[str, np.ndarray], state: TrainState, x: np.ndarray, y: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    @jax.jit
+    def norms_of_all(state: TrainState) -> Any:
+        _, gradient = loss_and_gradient(network, state, x, y, jax.random.key(0))
+        return jax.tree.map(lambda array: jnp.linalg.norm(array.ravel()), gradient)
+
+    def norms(state: TrainState) -> np.ndarray:
+        found = norms_of_all(state)
+        return np.array([float(_leaf(found, imported.targets[str(name)].path)) for name in stored["grad_name"]])
+
+    ours = norms(state)
+    changed = (state._replace(params=_last_bit_changed(state.params, seed)) for seed in range(CHANGES))
+    own = max(_norm_error(norms(other), ours) for other in changed)
+    return {
+        "gradient norms": _row(_norm_error(ours, stored["grad_norm"]), max(GRADIENT, TIMES_OWN * own)),
+        "gradient norms, last bit of the weights changed": _row(own, None),
+    }
 
 
 def _norm_error(norms: np.ndarray, wanted: np.ndarray) -> float:

@@ -155,8 +155,9 @@ class LSTM(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         directions = ("forward", "backward") if self.bidirectional else ("forward",)
         weights = [self._weights(direction, x.shape[-1]) for direction in directions]
-        kernel, recurrent, bias = (jnp.stack(arrays) for arrays in zip(*weights, strict=True))
-        return hidden_states(x, kernel, bias, recurrent, self.unroll)
+        kernels, recurrent, biases = zip(*weights, strict=True)
+        kernel, bias = jnp.concatenate(kernels, axis=1), jnp.concatenate(biases)
+        return hidden_states(x, kernel, bias, jnp.stack(recurrent), self.unroll)
 
     def _weights(self, direction: str, features: int) -> tuple[jax.Array, jax.Array, jax.Array]:
         gates = 4 * self.units

@@ -13,7 +13,7 @@ from imlenet_jax.models.recurrence_kernel import fits, hidden_states_in_one_kern
 def hidden_states(x: jax.Array, kernel: jax.Array, bias: jax.Array, recurrent: jax.Array, unroll: int) -> jax.Array:
     """Hidden states `(n, time, directions * units)` of LSTMs that start from zeros, from inputs `(n, time, features)`.
 
-    `kernel` `(directions, features, 4 units)`, `bias` `(directions, 4 units)` and `recurrent` `(directions, units, 4
+    `kernel` `(features, directions * 4 units)`, `bias` `(directions * 4 units,)` and `recurrent` `(directions, units, 4
     units)` make the gates i f g o. A second direction goes through time backward. `unroll` is that of `jax.lax.scan`.
     """
     by_scan = partial(_hidden_states_by_scan, unroll=unroll)
@@ -24,8 +24,7 @@ def hidden_states(x: jax.Array, kernel: jax.Array, bias: jax.Array, recurrent: j
 
 def _hidden_states_by_scan(x: jax.Array, kernel: jax.Array, bias: jax.Array, recurrent: jax.Array, unroll: int):
     # One matrix product projects the inputs of all time steps and both directions, which share one scan.
-    projected = x @ jnp.concatenate(list(kernel), axis=1) + jnp.concatenate(list(bias))
-    forward, *backward = jnp.split(projected, len(kernel), axis=-1)
+    forward, *backward = jnp.split(x @ kernel + bias, len(recurrent), axis=-1)
     projected = jnp.stack([forward, *(jnp.flip(half, axis=1) for half in backward)])
     hidden = _scan(jnp.moveaxis(projected, 2, 0), recurrent, unroll)
     forward, *backward = jnp.transpose(hidden, (1, 2, 0, 3))  # (direction, n, time, units)

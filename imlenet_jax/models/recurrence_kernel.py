@@ -46,9 +46,9 @@ def hidden_states_in_one_kernel(x: jax.Array, kernel: jax.Array, bias: jax.Array
         return jnp.pad(weights, ((0, 0),) * (weights.ndim - 2) + ((0, missing), (0, 0)))
 
     # The weights are small: they are brought into the order of the kernel, so that the gates are born in it.
-    kernel = jnp.moveaxis(by_unit(kernel), 0, 1).reshape(features, -1)
+    kernel, bias = (by_unit(weights.reshape(-1, directions, 4 * units)) for weights in (kernel, bias))
     recurrent = jnp.pad(by_unit(recurrent), ((0, 0), (0, missing), (0, 0), (0, 0)))
-    gates = x @ kernel + by_unit(bias).reshape(-1)
+    gates = x @ kernel.reshape(features, -1) + bias.reshape(-1)
     hidden = _recur(gates.reshape(n, time, 1, directions, -1, 4), recurrent[None])
     return hidden[:, :, 0, :, :units].reshape(n, time, directions * units)
 
@@ -85,7 +85,7 @@ def _forward_kernel(recurrent_ref: Any, gates_ref: Any, hidden_ref: Any, *saved_
         later = gates_ref[at(jnp.minimum(count + 1, steps - 1))]  # on their way while this step computes
         gates += jnp.sum(hidden[:, None, None] * weights(), axis=0)
         opened = jnp.where(gate == CELL, jnp.tanh(gates), jax.nn.sigmoid(gates))
-        i, f, g, o = (_pick(opened, gate, k) for k in range(4))
+        i, f, g, o = _apart(opened, gate)
         t = at(count)
         for ref, value in zip(saved_refs, (opened, hidden, cell)[: len(saved_refs)], strict=True):
             ref[t] = value
@@ -109,13 +109,13 @@ def _backward_kernel(transposed_ref: Any, gradient_ref: Any, opened_ref: Any, ce
     def step(count, carried):
         to_hidden, to_cell, (outer, opened, cell) = carried
         earlier = read(count + 1)
-        i, f, g, o = (_pick(opened, gate, k) for k in range(4))
+        i, f, g, o = _apart(opened, gate)
         squashed = jnp.tanh(f * cell + i * g)
         to_hidden = to_hidden + outer
         to_cell = to_cell + to_hidden * o * (1 - squashed * squashed)
         opening = (to_cell * g, to_cell * cell, to_cell * i, to_hidden * squashed)
         slope = jnp.where(gate == CELL, 1 - opened * opened, opened * (1 - opened))
-        to_gates = _spread(opening, gate) * slope
+        to_gates = _together(opening, gate) * slope
         to_gates_ref[at(steps - 1 - count)] = to_gates
         to_hidden = jnp.sum(jnp.sum(to_gates[:, None, :] * weights(), axis=0), axis=1)
         return to_hidden, to_cell * f, earlier
@@ -143,11 +143,13 @@ def _gate(units: int) -> jax.Array:
     return lax.broadcasted_iota(jnp.int32, (units, 4), 1)
 
 
-def _pick(values: jax.Array, gate: jax.Array, k: int) -> jax.Array:
-    return jnp.sum(jnp.where(gate == k, values, 0), axis=1)
+def _apart(values: jax.Array, gate: jax.Array) -> list[jax.Array]:
+    """The four gates `(units,)` of `(units, 4)`; a kernel cannot slice."""
+    return [jnp.sum(jnp.where(gate == k, values, 0), axis=1) for k in (INPUT, FORGET, CELL, OUTPUT)]
 
 
-def _spread(values: Arrays, gate: jax.Array) -> jax.Array:
+def _together(values: Arrays, gate: jax.Array) -> jax.Array:
+    """`(units, 4)` of the four gates `(units,)`."""
     i, f, g, o = (value[:, None] for value in values)
     return jnp.where(gate == INPUT, i, jnp.where(gate == FORGET, f, jnp.where(gate == CELL, g, o)))
 
@@ -166,7 +168,7 @@ def _call(
     def block(last: tuple[int, ...]) -> pl.BlockSpec:
         return pl.BlockSpec((None, steps, None, None, *last), lambda r, s, d: (r, 0, s, d, *[0] * len(last)))
 
-    results = pl.pallas_call(
+    start = pl.pallas_call(
         kernel,
         grid=(n, networks, directions),
         in_specs=[
@@ -179,8 +181,8 @@ def _call(
         compiler_params=triton.CompilerParams(num_warps=units * 4 // 32, num_stages=1),
         interpret=interpret,
         name=kernel.__name__.strip("_"),
-    )(recurrent, *arrays)
-    return tuple(results)
+    )
+    return tuple(start(recurrent, *arrays))
 
 
 def _per_device(call: Callable[..., Arrays], rule: str) -> Callable[..., Arrays]:

@@ -48,7 +48,7 @@ def test_recurrence(directions, platform, unroll):
             _, *state = recurrence._cell_step(tuple(state), gates, recurrent)
             return tuple(state), state[0]
 
-        gates = jnp.einsum("ntf,dfg->tdng", x, kernel) + bias[:, None]
+        gates = jnp.transpose((x @ kernel + bias).reshape(3, 6, directions, 16), (1, 2, 0, 3))
         gates = jnp.concatenate([gates[:, :1], gates[::-1, 1:]], axis=1)  # the second direction from the end
         zeros = jnp.zeros((directions, 3, 4))
         hidden = lax.scan(step, (zeros, zeros), gates)[1]
@@ -56,7 +56,7 @@ def test_recurrence(directions, platform, unroll):
         return jnp.transpose(hidden, (2, 0, 1, 3)).reshape(3, 6, directions * 4)
 
     with jax.enable_x64(True):
-        shapes = (3, 6, 2), (directions, 2, 16), (directions, 16), (directions, 4, 16)
+        shapes = (3, 6, 2), (2, directions * 16), (directions * 16,), (directions, 4, 16)
         arguments = tuple(jnp.asarray(rng.normal(size=shape)) for shape in shapes)
         expected, expected_transposed = jax.vjp(plain, *arguments)
         gradient = jnp.asarray(rng.normal(size=expected.shape))

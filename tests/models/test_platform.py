@@ -39,7 +39,7 @@ def _trained(name, config, platform):
         return before, outcome.logits, jnp.stack(losses), predict(state.variables), state.batch_stats
 
 
-@pytest.mark.parametrize("name, double", [*((name, True) for name in TINY), ("mousavi", False)])
+@pytest.mark.parametrize("name, double", [*((name, True) for name in TINY), ("imle_net", False), ("ecgnet", False)])
 def test_training_is_that_of_the_cpu(name, double):
     config = make_config(name, TINY[name])
     with jax.enable_x64(double):

@@ -61,7 +61,7 @@ def test_twenty_steps_in_float64_are_the_same(tiny):
         batches = [_double(_batch(config, 8, seed)) for seed in range(STEPS)]
         losses, *expected = _run(model, config, variables, Devices(1), batches)
         assert len(set(losses)) == STEPS
-        for devices, steps_per_call in ((Replicas(4), 1), (Devices(8), 4)):
+        for devices, steps_per_call in ((Devices(2), 1), (Replicas(4), 1), (Devices(8), 4)):
             found_losses, *found = _run(model, config, variables, devices, batches, steps_per_call)
             np.testing.assert_allclose(found_losses, losses, rtol=1e-9)
             for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
