@@ -2,7 +2,8 @@
 
 import os
 
-# Before JAX starts: eight devices out of one CPU, for the tests of data parallelism; and little optimisation, since
+# Before JAX starts: eight devices out of one CPU, for the tests of data parallelism; and the
+# quickest compilation, since
 # tiny networks take longer to compile than to run.
 os.environ["XLA_FLAGS"] = " ".join(
     [
@@ -10,6 +11,7 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_force_host_platform_device_count=8",
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_use_fusion_emitters=false",
     ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
