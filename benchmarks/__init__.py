@@ -1,4 +1,15 @@
-"""Measurements: parity with the originals, speed, scaling, what a run survives, whether maps mean anything."""
+"""Measurements, each a command `python -m benchmarks.NAME` of its own; `--help` has the flags, README.md the results.
+
+- Do we compute what the originals do? `parity`
+- How fast? `throughput` (and the originals beside), `latency` (one record), `scaling` (records, batch, devices), `host`
+  (what Python adds to a step), `input_pipeline` (reading), `seeds` (several networks in one program)
+- On an accelerator? `device` (one that is there for minutes), `compiled` (one that is not there)
+- Does training come out as it should? `precision` (bfloat16), `resampling` (500 Hz), `linear` (the yardstick)
+- Do the maps mean anything? `faithfulness`
+- What does it survive? `faults` (kills), `fuzz` (damaged files), `bad_input` (every defect and its sentence)
+
+`readme` writes README.md from `results/`. What the commands share is in `parts`.
+"""
 
 from imlenet_jax.memory import use_huge_pages
 from imlenet_jax.training.start import explain_instead_of_traceback

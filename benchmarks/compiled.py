@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.absent import DEVICES, AbsentDevices, compile_absent, prepare
-from benchmarks.cost import step_cost
-from benchmarks.machine import machine
-from benchmarks.program import collectives, differences, estimated_cycles, library_calls, movers
-from benchmarks.steps import MODES, peak_bytes
-from benchmarks.tables import case, markdown
+from benchmarks.parts.absent import DEVICES, AbsentDevices, compile_absent, prepare
+from benchmarks.parts.cost import step_cost
+from benchmarks.parts.machine import machine
+from benchmarks.parts.program import collectives, differences, estimated_cycles, library_calls, movers
+from benchmarks.parts.steps import MODES, peak_bytes
+from benchmarks.parts.tables import case, markdown
 from benchmarks.throughput import make_folder, models
 from experiments.cli import Parser, execute, positive_int
 from imlenet_jax.errors import UserError

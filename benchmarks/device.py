@@ -21,16 +21,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.ceilings import Ceilings, measure_ceilings
-from benchmarks.cost import step_cost
-from benchmarks.device_report import device_report
-from benchmarks.kernels import longest_kernels
-from benchmarks.machine import machine
 from benchmarks.parity import compare, read_inputs
-from benchmarks.records import FOLDS, config_for, describe, first_batch, random_dataset
-from benchmarks.steps import MODES, Step
+from benchmarks.parts.ceilings import Ceilings, measure_ceilings
+from benchmarks.parts.cost import step_cost
+from benchmarks.parts.device_report import device_report
+from benchmarks.parts.kernels import longest_kernels
+from benchmarks.parts.machine import machine
+from benchmarks.parts.records import FOLDS, config_for, describe, first_batch, random_dataset
+from benchmarks.parts.steps import MODES, Step
+from benchmarks.parts.timing import spread
 from benchmarks.throughput import bounds, make_folder, models
-from benchmarks.timing import spread
 from experiments.cli import Parser, execute, json_object, positive_float, positive_int
 from imlenet_jax.data.loader import Batch, Split, select
 from imlenet_jax.files import write_atomically, write_json

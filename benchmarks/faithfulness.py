@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.faithfulness_report import draw_curves, print_report
-from benchmarks.machine import machine
+from benchmarks.parts.faithfulness_report import draw_curves, print_report
+from benchmarks.parts.machine import machine
 from experiments.cli import CHECKPOINTS, Parser, add_cache_flag, boolean, execute, folds, likelihood, positive_int, seed
 from experiments.task import check
 from imlenet_jax.classifier import Classifier, load

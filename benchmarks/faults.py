@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from tensorboardX.proto.event_pb2 import Event
 
 from benchmarks import bad_input
-from benchmarks.machine import machine
+from benchmarks.parts.machine import machine
 from experiments.cli import Parser, execute, positive_int
 from imlenet_jax.data.synthetic import write_dataset
 from imlenet_jax.errors import UserError

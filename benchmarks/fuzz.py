@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.bad_input.world import CONFIG, MODEL, World, make_world
-from benchmarks.machine import machine
+from benchmarks.parts.machine import machine
 from experiments.cli import Parser, execute, positive_int, seed
 from imlenet_jax.classifier import load
 from imlenet_jax.data.manifest import MANIFEST

@@ -18,8 +18,8 @@ from typing import Any
 
 import jax
 
-from benchmarks.machine import machine
-from benchmarks.records import config_for, describe, open_split
+from benchmarks.parts.machine import machine
+from benchmarks.parts.records import config_for, describe, open_split
 from experiments.cli import Parser, execute, positive_int
 from imlenet_jax.data.loader import Split
 from imlenet_jax.files import write_json

@@ -18,8 +18,8 @@ import jax
 import numpy as np
 import wfdb
 
-from benchmarks.machine import machine
-from benchmarks.timing import timed
+from benchmarks.parts.machine import machine
+from benchmarks.parts.timing import timed
 from experiments.cli import Parser, execute, positive_int
 from imlenet_jax.data.loader import Split, eval_batches, prefetch, select, train_batches
 from imlenet_jax.data.prepare import prepare_shards, usable_cores

@@ -20,9 +20,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.machine import machine
-from benchmarks.records import config_for, describe, open_split
-from benchmarks.timing import spread, timed
+from benchmarks.parts.machine import machine
+from benchmarks.parts.records import config_for, describe, open_split
+from benchmarks.parts.timing import spread, timed
 from experiments.cli import Parser, execute, positive_int
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.errors import UserError

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.machine import machine
+from benchmarks.parts.machine import machine
 from experiments.cli import Parser, add_cache_flag, execute
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_json

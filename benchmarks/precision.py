@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import machine
-from benchmarks.records import config_for, describe
+from benchmarks.parts.machine import machine
+from benchmarks.parts.records import config_for, describe
 from experiments.cli import Parser, add_cache_flag, execute, json_object, positive_float, positive_int
 from imlenet_jax.data.loader import Split, select
 from imlenet_jax.data.open import open_dataset

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compiled import compiled_page
-from benchmarks.device_report import device_report
+from benchmarks.parts.device_report import device_report
+from benchmarks.parts.tables import markdown, milliseconds, throughput_tables
 from benchmarks.scaling import format_table
-from benchmarks.tables import markdown, milliseconds, throughput_tables
 from experiments.cli import Parser, execute
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_atomically

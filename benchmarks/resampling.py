@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import machine
+from benchmarks.parts.machine import machine
 from experiments.cli import CHECKPOINTS, Parser, execute, positive_int
 from experiments.task import check_kind
 from imlenet_jax.classifier import Classifier, load

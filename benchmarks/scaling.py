@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.figures import check_matplotlib
-from benchmarks.machine import machine
-from benchmarks.records import config_for, describe, open_split
+from benchmarks.parts.figures import check_matplotlib
+from benchmarks.parts.machine import machine
+from benchmarks.parts.records import config_for, describe, open_split
 from experiments.cli import Parser, execute, json_object, positive_int
 from imlenet_jax.data.loader import Split
 from imlenet_jax.errors import UserError

@@ -16,9 +16,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.machine import machine
-from benchmarks.records import config_for, open_split
-from benchmarks.timing import timed
+from benchmarks.parts.machine import machine
+from benchmarks.parts.records import config_for, open_split
+from benchmarks.parts.timing import timed
 from experiments.cli import Parser, add_cache_flag, execute, json_object, positive_int
 from imlenet_jax.data.loader import Batch, Split, train_batches
 from imlenet_jax.files import write_json

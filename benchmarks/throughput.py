@@ -22,16 +22,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.ceilings import Ceilings, measure_ceilings
-from benchmarks.cost import Cost, step_cost
-from benchmarks.figures import check_matplotlib, draw
-from benchmarks.machine import machine
-from benchmarks.records import config_for, first_batch, open_split, standardised
-from benchmarks.reference import turn
-from benchmarks.side_by_side import Original, Turn, check_reference, time_in_turn
-from benchmarks.steps import MODES, Step
-from benchmarks.tables import digits, milliseconds, throughput_tables
-from benchmarks.timing import spread
+from benchmarks.parts.ceilings import Ceilings, measure_ceilings
+from benchmarks.parts.cost import Cost, step_cost
+from benchmarks.parts.figures import check_matplotlib, draw
+from benchmarks.parts.machine import machine
+from benchmarks.parts.records import config_for, first_batch, open_split, standardised
+from benchmarks.parts.reference import turn
+from benchmarks.parts.side_by_side import Original, Turn, check_reference, time_in_turn
+from benchmarks.parts.steps import MODES, Step
+from benchmarks.parts.tables import digits, milliseconds, throughput_tables
+from benchmarks.parts.timing import spread
 from experiments.cli import Parser, add_precision_flag, execute, positive_int
 from imlenet_jax.data.loader import Batch, Split, eval_batches, prefetch, train_batches
 from imlenet_jax.errors import UserError

@@ -2,9 +2,8 @@
 
 import os
 
-# Before JAX starts: eight devices out of one CPU, for the tests of data parallelism; and the
-# quickest compilation, since
-# tiny networks take longer to compile than to run.
+# Before JAX starts: eight devices out of one CPU, for the tests of data parallelism; and the quickest compilation,
+# since tiny networks take longer to compile than to run.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks import bad_input
-from benchmarks.machine import machine
+from benchmarks.parts.machine import machine
 from experiments.cli import Parser, execute
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_json

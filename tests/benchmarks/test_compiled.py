@@ -7,8 +7,8 @@ import jax
 import pytest
 
 import benchmarks.compiled
-from benchmarks.absent import DEVICES, AbsentDevices, compile_absent
 from benchmarks.compiled import compiled_table, measure
+from benchmarks.parts.absent import DEVICES, AbsentDevices, compile_absent
 from imlenet_jax.models import make_config
 from tests.conftest import TINY
 

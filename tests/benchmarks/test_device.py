@@ -7,7 +7,7 @@ import pytest
 
 import benchmarks.device
 from benchmarks.device import SECTIONS, Session, has_golden
-from benchmarks.kernels import kernel_events, summary
+from benchmarks.parts.kernels import kernel_events, summary
 
 TINY = {"mousavi": {"filters": [4], "lstm_units": 4, "hidden": 8}}
 
@@ -15,8 +15,8 @@ PARITY = {name: {"error": 0.5, "pass": True} for name in ("forward", "gradient n
 
 
 def test_every_section_leaves_its_rows(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("benchmarks.ceilings.MATRIX_SIZE", {"cpu": 64})
-    monkeypatch.setattr("benchmarks.ceilings.COPY_BYTES", 2**16)
+    monkeypatch.setattr("benchmarks.parts.ceilings.MATRIX_SIZE", {"cpu": 64})
+    monkeypatch.setattr("benchmarks.parts.ceilings.COPY_BYTES", 2**16)
     monkeypatch.setattr(benchmarks.device, "SECONDS", 0.01)
     monkeypatch.setattr(benchmarks.device, "compare", lambda *_: PARITY)
     monkeypatch.setattr(benchmarks.device, "read_inputs", lambda golden: (0, 0))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import benchmarks.faithfulness
-from benchmarks.faithfulness_report import verdicts
+from benchmarks.parts.faithfulness_report import verdicts
 from imlenet_jax.data.ptbxl import LEADS, SUPERCLASSES
 from imlenet_jax.models import abstract_variables, create_model, make_config
 from imlenet_jax.training.checkpoint import Checkpoints, Meta

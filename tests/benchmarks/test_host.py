@@ -9,7 +9,7 @@ from benchmarks.host import main
 
 
 def test_measures_both_ways_of_feeding(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("benchmarks.records.SECONDS", 1)
+    monkeypatch.setattr("benchmarks.parts.records.SECONDS", 1)
     out = tmp_path / "host.json"
     monkeypatch.setattr(sys, "argv", ["x", "--steps", "3", "4", "--turns", "1", "--out", str(out)])
     with pytest.raises(SystemExit) as ended:

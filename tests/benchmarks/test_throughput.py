@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import benchmarks.throughput as throughput
-from benchmarks import ceilings
-from benchmarks.ceilings import Ceilings
-from benchmarks.cost import Cost
-from benchmarks.records import open_split, standardised
-from benchmarks.tables import digits, geometric_means, milliseconds, ratio_table
+from benchmarks.parts import ceilings
+from benchmarks.parts.ceilings import Ceilings
+from benchmarks.parts.cost import Cost
+from benchmarks.parts.records import open_split, standardised
+from benchmarks.parts.tables import digits, geometric_means, milliseconds, ratio_table
 from imlenet_jax.models import make_config
 from imlenet_jax.training.parallel import Devices
 from tests.conftest import TINY
@@ -22,7 +22,7 @@ from tests.conftest import TINY
 @pytest.fixture
 def command(monkeypatch, tmp_path, capsys):
     """Runs the command on tiny networks and short records; gives the exit status, the results and what was printed."""
-    monkeypatch.setattr("benchmarks.records.SECONDS", 2)
+    monkeypatch.setattr("benchmarks.parts.records.SECONDS", 2)
     monkeypatch.setattr(
         throughput, "config_for", lambda model, split: make_config(model, TINY[model] | {"length": 200})
     )
@@ -82,7 +82,7 @@ def test_the_original_is_timed_beside(command, monkeypatch, tmp_path):
 
     monkeypatch.setattr(throughput, "Original", Twice)
     monkeypatch.setattr(throughput, "check_reference", lambda *_: None)
-    monkeypatch.setattr("benchmarks.side_by_side.IDLE_SECONDS", 0)
+    monkeypatch.setattr("benchmarks.parts.side_by_side.IDLE_SECONDS", 0)
     status, results, printed = command(
         "--models", "mousavi", "--batchsize", "4", "8", "--mode", "infer", "--devices", "1", "--reference", "clone"
     )
@@ -112,7 +112,7 @@ def test_wrong_flags_are_refused(command, flags, message):
 
 
 def test_a_plot_that_cannot_be_drawn_is_refused_at_once(command, monkeypatch):
-    monkeypatch.setattr("benchmarks.figures.find_spec", lambda name: None)
+    monkeypatch.setattr("benchmarks.parts.figures.find_spec", lambda name: None)
     status, _, printed = command("--devices", "1")
     assert status == 2
     assert "pip install 'imlenet_jax[test]'" in printed.err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from benchmarks.cost import program_cost
+from benchmarks.parts.cost import program_cost
 from imlenet_jax.models import winograd
 from imlenet_jax.models.winograd import convolve_unit, plain
 

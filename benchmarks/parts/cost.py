@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.hlo import Computation, Instruction, Module, parse
+from benchmarks.parts.hlo import Computation, Instruction, Module, parse
 
 # They move or compute nothing.
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier", "async-done"} | {

@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from typing import Any, NamedTuple
 
-from benchmarks.cost import FREE, instruction_bytes, trip_count
-from benchmarks.hlo import Computation, Instruction, Module, parse
+from benchmarks.parts.cost import FREE, instruction_bytes, trip_count
+from benchmarks.parts.hlo import Computation, Instruction, Module, parse
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.cost import calls_product_library, meeting_pairs, program_cost, step_cost
+from benchmarks.parts.cost import calls_product_library, meeting_pairs, program_cost, step_cost
 from imlenet_jax.models import create_model, init_variables, make_config
 from imlenet_jax.models.convolution import THIN
 from tests.conftest import TINY

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from benchmarks.machine import command, cpu_model, machine
+from benchmarks.parts.machine import command, cpu_model, machine
 from imlenet_jax.version import __version__
 
 

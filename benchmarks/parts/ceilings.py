@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from benchmarks.cost import program_cost
+from benchmarks.parts.cost import program_cost
 from imlenet_jax.training.parallel import Devices
 
 REPEATS = 10

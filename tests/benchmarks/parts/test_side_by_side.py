@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks.side_by_side import Original, check_reference, time_in_turn
+from benchmarks.parts.side_by_side import Original, check_reference, time_in_turn
 from imlenet_jax.errors import UserError
 
 X, Y = np.zeros((2, 1000, 12), np.float32), np.zeros((2, 5), np.float32)
@@ -58,7 +58,7 @@ def test_a_reference_that_cannot_work_is_refused_at_once(repository, tmp_path_fa
 
 
 def test_sides_alternate(monkeypatch):
-    monkeypatch.setattr("benchmarks.side_by_side.IDLE_SECONDS", 0)
+    monkeypatch.setattr("benchmarks.parts.side_by_side.IDLE_SECONDS", 0)
     order = []
 
     def side(name):

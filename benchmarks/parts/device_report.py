@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.tables import case, digits, markdown, milliseconds
+from benchmarks.parts.tables import case, digits, markdown, milliseconds
 
 Results = dict[str, Any]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks.cost import program_cost
-from benchmarks.program import collectives, differences, estimated_cycles, library_calls, movers
+from benchmarks.parts.cost import program_cost
+from benchmarks.parts.program import collectives, differences, estimated_cycles, library_calls, movers
 
 GPU = """HloModule jit_step, is_scheduled=true
 

@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
-from benchmarks import steps
-from benchmarks.records import first_batch, random_dataset
+from benchmarks.parts import steps
+from benchmarks.parts.records import first_batch, random_dataset
 from imlenet_jax.data.loader import select
 from imlenet_jax.models import make_config
 from imlenet_jax.training.parallel import Devices
@@ -13,7 +13,7 @@ from tests.conftest import TINY
 
 
 def test_training_moves_the_state_and_inference_does_not(monkeypatch, tmp_path):
-    monkeypatch.setattr("benchmarks.records.SECONDS", 1)
+    monkeypatch.setattr("benchmarks.parts.records.SECONDS", 1)
     devices = Devices(2)
     batch = devices.put_batch(first_batch(select(random_dataset(tmp_path, 4), (1,), "training"), 4))
     config = make_config("mousavi", TINY["mousavi"])

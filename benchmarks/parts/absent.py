@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from benchmarks.steps import make_step
+from benchmarks.parts.steps import make_step
 from imlenet_jax.data.loader import Batch
 from imlenet_jax.data.ptbxl import LEADS
 from imlenet_jax.errors import UserError
