@@ -1,19 +1,21 @@
 """What a device does, in a few minutes: for whoever gets a GPU or TPU for a while.
 
-    python -m benchmarks.device --out DIR [--minutes 8] [--golden DIR] [--sections ...] [--models all]
+    python -m benchmarks.device --out DIR [--minutes 8] [--golden DIR] [--reference CLONE] [--sections ...] [--models all]
 
 The most valuable comes first, and each result is in DIR/device.json the moment it is there: a kill loses only what was
 running. What the minutes left cannot hold is left out, and the results say so; so do they where a measurement failed.
-Steps are timed as `fit` runs them: many are started, and the last is waited for.
+Steps are timed as `fit` runs them: many are started, and the last is waited for. The originals in torch are timed as
+`torch_train.py` runs them: each step fetches its loss.
 """
 
 import argparse
 import dataclasses
 import itertools
-import subprocess
+import math
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,33 +25,40 @@ import numpy as np
 
 from benchmarks.parity import compare, read_inputs
 from benchmarks.parts.ceilings import Ceilings, measure_ceilings
+from benchmarks.parts.convolutions import convolutions
 from benchmarks.parts.cost import step_cost
 from benchmarks.parts.device_report import device_report
 from benchmarks.parts.kernels import longest_kernels
-from benchmarks.parts.machine import machine
-from benchmarks.parts.records import FOLDS, config_for, describe, first_batch, random_dataset
-from benchmarks.parts.steps import MODES, Step
+from benchmarks.parts.records import FOLDS, config_for, describe, first_batch, random_dataset, standardised
+from benchmarks.parts.session import Row, Session, Task
+from benchmarks.parts.side_by_side import Original, check_reference
+from benchmarks.parts.steps import MODES, SEED, Step, make_step
 from benchmarks.parts.timing import spread
+from benchmarks.precision import trained_auc
+from benchmarks.seeds import measure as measure_seeds
 from benchmarks.throughput import bounds, make_folder, models
 from experiments.cli import Parser, execute, json_object, positive_float, positive_int
-from imlenet_jax.data.loader import Batch, Split, select
-from imlenet_jax.files import write_atomically, write_json
+from imlenet_jax.data.loader import Batch, Split, select, train_batches
+from imlenet_jax.data.open import open_dataset
 from imlenet_jax.models import Config, entry
 from imlenet_jax.training.checkpoint import Checkpoints
 from imlenet_jax.training.loop import DTYPES, Recipe, fit
-from imlenet_jax.training.parallel import Devices, print_devices
+from imlenet_jax.training.parallel import Devices, free_bytes, print_devices
 from imlenet_jax.training.step import Scaler
 
 REPEATS = 5
 SECONDS = 0.25  # of steps that are started before one is waited for
 MOST = 200  # of them
-LONGEST = 20  # kernels
+STEPS_PER_CALL = 16
+LONGEST = 20  # kernels, or convolutions
 EPOCHS = 4
 RECORDS = 17_084  # PTB-XL's of folds 1 to 8 with a superclass
-SECTIONS = ("ceilings", "steps", "parity", "profile", "epochs")
-
-Row = dict[str, Any]
-Task = tuple[str, Callable[[], Row]]
+SEEDS = 3  # of both types
+NETWORKS = 8  # in one program
+SAME = 20  # steps, twice: the same bits?
+TURN = 1.0  # seconds of an original's steps
+# Convolutions come last: where a step ran, so have its own.
+SECTIONS = ("ceilings", "steps", "parity", "profile", "epochs", "originals", "training", "convolutions")
 
 
 def main() -> None:
@@ -58,62 +67,29 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of device.json and device.md")
     parser.add_argument("--minutes", type=positive_float, default=8.0, help="after which nothing new is begun")
     parser.add_argument("--golden", type=Path, help="folder of the originals' stored outputs, for parity")
+    parser.add_argument("--reference", type=Path, help="clone of the original repository, for its torch networks")
+    parser.add_argument("--reference_python", default=sys.executable, help="interpreter that has torch")
+    parser.add_argument("--data_dir", default="synthetic", help="what bfloat16 and float32 are trained on")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="what to measure")
     parser.add_argument("--models", type=models, default="all", help="all, or names with commas between")
     parser.add_argument("--config", type=json_object, default={}, help="constants of the networks, as JSON per network")
-    parser.add_argument("--batchsize", type=positive_int, nargs="+", default=[32, 512], help="records per step")
+    parser.add_argument("--batchsize", type=positive_int, nargs="+", default=[32, 128, 512], help="records per step")
     parser.add_argument("--records", type=positive_int, default=RECORDS, help="random records, those of an epoch")
     execute(parser, run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure section after section until the minutes are over."""
+    if args.reference:
+        check_reference(args.reference, args.reference_python, torch_networks(args.models), ["float32"])
     print_devices()
     make_folder(args.out)
-    session = Session(args.out, args.minutes)
+    session = Session("benchmarks.device", SECTIONS, args.out, args.minutes)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(args, select(random_dataset(Path(folder), args.records), FOLDS, "training"))
         for section in args.sections:
             session.work_through(section, getattr(bench, section)())
     print(f"\n{device_report(session.results)}\nwritten: device.json and device.md in {args.out}")
-
-
-class Session:
-    """One run: how much time is left, and where results go."""
-
-    def __init__(self, out: Path, minutes: float):
-        self._out, self._end, self._slowest = out, time.monotonic() + 60 * minutes, 0.0
-        self.results: dict[str, Any] = {
-            "machine": machine("benchmarks.device") | {"driver": driver()},
-            **{name: [] for name in (*SECTIONS, "left_out", "failed")},
-        }
-
-    def work_through(self, section: str, tasks: Iterable[Task]) -> None:
-        """One measurement after the other, as long as there is time for one that takes as long as the slowest so far."""
-        self._slowest = 0.0
-        for what, measure in tasks:
-            left = self._end - time.monotonic()
-            if left <= self._slowest:
-                self.results["left_out"].append({"section": section, "what": what, "seconds_left": left})
-                print(f"left out: {what} ({max(left, 0):.0f} s are left)", flush=True)
-            else:
-                self._take(section, what, measure)
-            write_json(self._out / "device.json", self.results)
-            write_atomically(self._out / "device.md", device_report(self.results).encode())
-
-    def _take(self, section: str, what: str, measure: Callable[[], Row]) -> None:
-        start = time.monotonic()
-        try:
-            row = measure()
-        except Exception as error:  # whatever becomes of one measurement, the others go on
-            reason = f"{type(error).__name__}: {str(error)[:500]}"
-            self.results["failed"].append({"section": section, "what": what, "reason": reason})
-            print(f"failed: {what}: {reason}", flush=True)
-            return
-        seconds = time.monotonic() - start
-        self._slowest = max(self._slowest, seconds)
-        self.results[section].append(row | {"took_s": seconds})
-        print(f"{what}: done in {seconds:.1f} s", flush=True)
 
 
 class Bench:
@@ -123,6 +99,7 @@ class Bench:
         self._args, self._split, self._devices = args, split, Devices(1)
         self._scaler = Scaler(*split.dataset.scaler)
         self._measured: dict[str, Ceilings] = {}
+        self._steps: dict[tuple[str, str, str, int], Row] = {}
 
     def ceilings(self) -> Iterator[Task]:
         """What the device does at most, per type; a matrix product of float32 is TF32 where that is the default."""
@@ -134,25 +111,39 @@ class Bench:
             return {"dtype": dtype, "precision": precision, **found._asdict()}
 
         for dtype, precision in (("bfloat16", "default"), ("float32", "default"), ("float32", "highest")):
-            yield f"ceilings, {dtype}, {precision}", partial(measure, dtype, precision)
+            yield Task("ceilings", f"ceilings, {dtype}, {precision}", partial(measure, dtype, precision))
 
     def steps(self) -> Iterator[Task]:
-        """Training and inference of all networks, the batch on the device."""
-        order = itertools.product(self._args.batchsize, MODES, self._args.models, reversed(DTYPES))
-        for batchsize, mode, model, dtype in order:
+        """Training and inference of all networks, the batch on the device; then several steps a call, and large batches."""
+        small, *_ = sizes = self._args.batchsize
+        for batchsize, mode, model, dtype in itertools.product(sizes, MODES, self._args.models, reversed(DTYPES)):
             what = f"{model} {mode}, {dtype}, batch {batchsize}"
-            yield what, partial(self._step, model, mode, dtype, batchsize)
+            yield Task(model, what, partial(self._step, model, mode, dtype, batchsize))
+        for model, dtype in itertools.product(self._args.models, reversed(DTYPES)):
+            what = f"{model} train, {dtype}, batch {small}, {STEPS_PER_CALL} steps a call"
+            yield Task(model, what, partial(self._step, model, "train", dtype, small, STEPS_PER_CALL))
+        for model, dtype in itertools.product(self._args.models, reversed(DTYPES)):
+            row = self._steps.get((model, "train", dtype, max(sizes)))
+            if row and (batchsize := largest(row["batchsize"], row["peak_bytes"], free_bytes(), len(self._split))):
+                what = f"{model} train, {dtype}, batch {batchsize}, the largest"
+                yield Task(model, what, partial(self._step, model, "train", dtype, batchsize))
 
-    def _step(self, model: str, mode: str, dtype: str, batchsize: int) -> Row:
-        batch = self._devices.put_batch(first_batch(self._split, batchsize))
-        step = Step(model, mode, self._config(model), dtype, batch, self._scaler, self._devices)
-        times = spread(list(step_times(step, batch)))
-        row = {"model": model, "mode": mode, "dtype": dtype, "batchsize": batchsize, "step_s": times}
-        row |= {"records_per_s": batchsize / times["median"], "compile_s": step.compile_seconds}
-        cost, counted_in = step_cost(step.lowered, step.compiled)
-        row |= {**cost._asdict(), "flops_counted_in": counted_in, "peak_bytes": step.peak_bytes}
-        if dtype in self._measured:
-            row |= bounds(cost, self._measured[dtype], times["median"])
+    def _step(self, model: str, mode: str, dtype: str, batchsize: int, steps_per_call: int = 1) -> Row:
+        batch = first_batch(self._split, batchsize)
+        if steps_per_call > 1:
+            batch = jax.tree.map(lambda array: np.stack([array] * steps_per_call), batch)
+        batch = self._devices.put_batch(batch, axis=int(steps_per_call > 1))
+        step = Step(model, mode, self._config(model), dtype, batch, self._scaler, self._devices, steps_per_call)
+        times = spread([seconds / steps_per_call for seconds in step_times(step, batch)])
+        row = {"model": model, "mode": mode, "dtype": dtype, "batchsize": batchsize, "steps_per_call": steps_per_call}
+        row |= {"step_s": times, "records_per_s": batchsize / times["median"], "compile_s": step.compile_seconds}
+        row["peak_bytes"] = step.peak_bytes
+        if steps_per_call == 1:  # of a program that loops, the counts are those of all its steps
+            cost, counted_in = step_cost(step.lowered, step.compiled)
+            row |= {**cost._asdict(), "flops_counted_in": counted_in}
+            if dtype in self._measured:
+                row |= bounds(cost, self._measured[dtype], times["median"])
+            self._steps[model, mode, dtype, batchsize] = row
         return row
 
     def parity(self) -> Iterator[Task]:
@@ -167,7 +158,7 @@ class Bench:
 
         for precision, model in itertools.product(("highest", "default"), self._args.models):
             if has_golden(model, self._args.golden):
-                yield f"parity of {model}, {precision}", partial(measure, model, precision)
+                yield Task(model, f"parity of {model}, {precision}", partial(measure, model, precision))
 
     def profile(self) -> Iterator[Task]:
         """The longest kernels of the training steps that are limited by bytes and by kernels."""
@@ -179,7 +170,7 @@ class Bench:
 
         for model, dtype in (("imle_net", "bfloat16"), ("ecgnet", "float32")):
             if model in self._args.models:
-                yield f"kernels of {model}, {dtype}", partial(measure, model, dtype)
+                yield Task(model, f"kernels of {model}, {dtype}", partial(measure, model, dtype))
 
     def epochs(self) -> Iterator[Task]:
         """Epochs as `fit` trains them: records on the device, validation and checkpoints included."""
@@ -196,27 +187,121 @@ class Bench:
             row = {"model": model, "dtype": dtype, "batchsize": recipe.batchsize, "epoch_s": later}
             return row | {"records": len(self._split), "validation": len(few), "first_epoch_s": ends[0] - start}
 
+        model = self._args.models[0]
         for dtype in reversed(DTYPES):
-            yield f"epochs of {self._args.models[0]}, {dtype}", partial(measure, self._args.models[0], dtype)
+            yield Task(model, f"epochs of {model}, {dtype}", partial(measure, model, dtype))
+
+    def originals(self) -> Iterator[Task]:
+        """The original torch networks on the same batch, as they are and through `torch.compile`."""
+
+        def measure(model: str, dtype: str, *compiled: str) -> Row:
+            batch = first_batch(self._split, batchsize)
+            signals, rows = standardised(self._split, batch), {}
+            reference, python = self._args.reference, self._args.reference_python
+            with Original(python, reference, model, signals, batch.label, dtype, *compiled) as original:
+                for mode in MODES:
+                    original.turn(mode, 0)  # compiles
+                    row = {"step_s": spread(original.turn(mode, TURN))}
+                    if ours := self._steps.get((model, mode, dtype, batchsize)):
+                        row["ours_faster"] = row["step_s"]["median"] / ours["step_s"]["median"]
+                    rows[mode] = row
+            how = compiled[0] if compiled else "eager"
+            return {"model": model, "dtype": dtype, "how": how, "framework": original.framework, **rows}
+
+        batchsize = self._args.batchsize[0]
+        for model in torch_networks(self._args.models) if self._args.reference else []:
+            for dtype, compiled in itertools.product(reversed(DTYPES), ((), ("compile",))):
+                what = f"original {model}, {dtype}, {'compiled' if compiled else 'eager'}"
+                yield Task(model, what, partial(measure, model, dtype, *compiled))
+
+    def training(self) -> Iterator[Task]:
+        """Does bfloat16 learn as float32 does, do several networks gain from one program, are two runs the same?"""
+        model, batchsize = self._args.models[0], self._args.batchsize[0]
+
+        def learned(seed: int) -> Row:
+            dataset = open_dataset(self._args.data_dir)
+            folds = {"training": FOLDS, "validation": (9,), "test": (10,)}
+            splits = {name: select(dataset, numbers, name) for name, numbers in folds.items()}
+            meta = describe(model, self._config(model), splits["training"])
+            recipes = {dtype: Recipe(batchsize, EPOCHS, seed, dtype=dtype, data_on_device=True) for dtype in DTYPES}
+            areas = {dtype: trained_auc(meta, splits, recipe) for dtype, recipe in recipes.items()}
+            return {"what": "test macro AUC", "model": model, "seed": seed, **areas}
+
+        def together() -> Row:
+            batches = list(itertools.islice(train_batches(self._split, batchsize, 0, 1), NETWORKS))
+            row = measure_seeds(model, self._config(model), self._split, batches, REPEATS)
+            return {"what": "one program", "networks": len(batches), **row}
+
+        for seed in range(SEEDS):
+            yield Task("learned", f"{model} trained in both types, seed {seed}", partial(learned, seed))
+        yield Task("together", f"{NETWORKS} of {model} in one program", together)
+        for deterministic in (True, False):
+            what = f"bits of {model} twice, {'deterministic' if deterministic else 'as it comes'}"
+            yield Task("bits", what, partial(self._same_bits, model, deterministic))
+
+    def _same_bits(self, model: str, deterministic: bool) -> Row:
+        batch = self._devices.put_batch(first_batch(self._split, self._args.batchsize[0]))
+        options = {"xla_gpu_deterministic_ops": deterministic}
+        step = Step(model, "train", self._config(model), "float32", batch, self._scaler, self._devices, 1, options)
+        begin, ends = jax.device_get(step.state), []
+        for _ in range(2):
+            step.state = self._devices.put_everywhere(begin)
+            for _ in range(SAME):
+                step(batch)
+            ends.append([np.asarray(array).tobytes() for array in jax.tree.leaves(step.state)])
+        return {"what": "same bits", "model": model, "deterministic": deterministic, "same": ends[0] == ends[1]}
+
+    def convolutions(self) -> Iterator[Task]:
+        """Every convolution of every training step on its own: which do not compile or run, and the slowest."""
+
+        def measure(model: str, dtype: str) -> Row:
+            batch = self._devices.put_batch(first_batch(self._split, self._args.batchsize[0]))
+            step, create, _ = make_step(model, "train", self._config(model), dtype, self._devices)
+            calls = convolutions(step, jax.eval_shape(create, jax.random.key(0)), batch, None, self._scaler, SEED)
+            times, failed = {}, {}
+            for name, call in calls.items():
+                try:
+                    jax.block_until_ready(call())
+                    times[name] = min(repeated(call, MOST // 10) for _ in range(2))
+                except Exception as error:  # each is a question of its own
+                    failed[name] = str(error)[:200]
+            longest = sorted(times.items(), key=lambda item: -item[1])[:LONGEST]
+            return {"model": model, "dtype": dtype, "shapes": len(calls), "failed": failed, "longest_s": dict(longest)}
+
+        for model, dtype in itertools.product(self._args.models, reversed(DTYPES)):
+            yield Task(model, f"convolutions of {model}, {dtype}", partial(measure, model, dtype))
 
     def _config(self, model: str) -> Config:
         return config_for(model, self._split, self._args.config.get(model))
 
 
 def step_times(step: Step, batch: Batch) -> Iterator[float]:
-    """Seconds per step, several times: the steps are started one after the other, and the last is waited for."""
-
-    def several(count: int) -> float:
-        start = time.perf_counter()
-        for _ in range(count):
-            pending = step(batch)
-        jax.block_until_ready(pending)
-        return (time.perf_counter() - start) / count
-
+    """Seconds per call, several times: calls are started one after the other, and the last is waited for."""
+    several = partial(repeated, partial(step, batch))
     several(2)
     count = max(2, min(MOST, int(SECONDS / several(2))))
     for _ in range(REPEATS):
         yield several(count)
+
+
+def repeated(call: Callable[[], Any], count: int) -> float:
+    """Seconds per call, of `count` that are started one after the other."""
+    start = time.perf_counter()
+    for _ in range(count):
+        pending = call()
+    jax.block_until_ready(pending)
+    return (time.perf_counter() - start) / count
+
+
+def largest(batchsize: int, peak_bytes: int | None, free: int, records: int) -> int | None:
+    """`batchsize` doubled as often as the free memory and the records allow; None where they do not."""
+    times = min(free / peak_bytes if peak_bytes else 0, records / batchsize)
+    return batchsize * 2 ** int(math.log2(times)) if times >= 2 else None
+
+
+def torch_networks(names: list[str]) -> list[str]:
+    """Those whose originals are in torch."""
+    return [name for name in names if entry(name).framework == "torch"]
 
 
 def has_golden(model: str, golden: Path) -> bool:
@@ -224,15 +309,6 @@ def has_golden(model: str, golden: Path) -> bool:
     weights = [".h5", ".weights.npz", ".pt", *([".spec.json"] if entry(model).framework == "torch" else [])]
     files = {suffix for suffix in weights if (golden / f"{model}{suffix}").is_file()}
     return (golden / f"{model}.npz").is_file() and bool(files)
-
-
-def driver() -> str | None:
-    """What `nvidia-smi` says of the card and its driver; None where there is none."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    try:
-        return subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 if __name__ == "__main__":

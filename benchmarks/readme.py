@@ -34,12 +34,13 @@ python -m benchmarks.latency --out benchmarks/results/latency.json
 python -m benchmarks.scaling --out benchmarks/results
 python -m benchmarks.precision --out benchmarks/results/precision.json
 python -m benchmarks.seeds --out benchmarks/results/seeds.json
-python -m benchmarks.device --golden DIR --out results/device
+python -m benchmarks.device --golden DIR --reference original --out results/device
 .accelerators/cuda/bin/python -m benchmarks.compiled --out results/compiled
 ```
 
 `device` is for a GPU or TPU that is there for a few minutes: the most valuable comes first, each result is written at
-once, and what does not fit is left out. `compiled` is for one that is not there: it compiles the steps for it and
+once, and what does not fit is left out. XLA's own options go by `XLA_FLAGS`, which the results keep: with
+`XLA_FLAGS=--xla_gpu_enable_command_buffer=+WHILE`, for one, loops become part of command buffers. `compiled` is for one that is not there: it compiles the steps for it and
 counts bytes, kernels, memory and messages between devices. It measures no speed, and needs compilers: `make accelerators`
 (some 3 GB). `--against FILE` prints what changed since an earlier `compiled.json`.
 

@@ -14,10 +14,9 @@ def device_report(results: Results) -> str:
     parts = [
         f"{machine['date'][:10]}, {machine['driver'] or machine['devices']}, {versions}:\n\n```\n{machine['command']}\n```\n"
     ]
-    tables = (_ceilings, _steps, _parity, _profile, _epochs)
-    for section, table in zip(("ceilings", "steps", "parity", "profile", "epochs"), tables, strict=True):
-        if results[section]:
-            parts.append(table(results[section]))
+    for table in (_ceilings, _steps, _parity, _profile, _epochs, _originals, _training, _convolutions):
+        if rows := results.get(table.__name__.removeprefix("_")):  # earlier results lack the later sections
+            parts.append(table(rows))
     for name, title in (("left_out", "Left out for want of time"), ("failed", "Failed")):
         if results[name]:
             parts.append(
@@ -44,23 +43,31 @@ def _ceilings(rows: list[Results]) -> str:
 
 
 def _steps(rows: list[Results]) -> str:
+    def counts(row: Results) -> tuple[str, ...]:
+        if "flops" not in row:
+            return ("-",) * 4
+        least = (
+            [f"{1e3 * row['least_s'][k]:.2f}" for k in ("memory", "dispatch", "compute")] if "least_s" in row else "-"
+        )
+        return f"{row['flops'] / 1e9:,.1f}", f"{row['bytes'] / 1e9:.2f}", f"{row['kernels']:,}", ", ".join(least)
+
+    def name(row: Results) -> tuple[str, ...]:
+        *first, batch = case(row)
+        several = row.get("steps_per_call", 1)
+        return *first, batch if several == 1 else f"{batch}, {several} steps a call"
+
     header = ("network", "step", "type", "batch", "step, ms (quartiles)", "records/s", "compile, s", "memory, GB")
     header += ("GFLOP", "GB", "kernels", "least by bytes, kernels, products, ms")
     return markdown(
         header,
         (
             (
-                *case(row),
+                *name(row),
                 milliseconds(row["step_s"]),
                 digits(row["records_per_s"]),
                 f"{row['compile_s']:.0f}",
                 "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e9:.2f}",
-                f"{row['flops'] / 1e9:,.1f}",
-                f"{row['bytes'] / 1e9:.2f}",
-                f"{row['kernels']:,}",
-                ", ".join(f"{1e3 * row['least_s'][k]:.2f}" for k in ("memory", "dispatch", "compute"))
-                if "least_s" in row
-                else "-",
+                *counts(row),
             )
             for row in rows
         ),
@@ -114,6 +121,73 @@ def _epochs(rows: list[Results]) -> str:
                 digits(row["first_epoch_s"]),
                 " ".join(f"{row['epoch_s'][key]:.2f}" for key in ("median", "first_quartile", "third_quartile")),
                 f"{row['first_epoch_s'] + 59 * row['epoch_s']['median']:,.0f}",
+            )
+            for row in rows
+        ),
+    )
+
+
+def _originals(rows: list[Results]) -> str:
+    def cells(row: Results, mode: str) -> tuple[str, ...]:
+        return milliseconds(row[mode]["step_s"]), f"{row[mode]['ours_faster']:.2f}" if "ours_faster" in row[
+            mode
+        ] else "-"
+
+    header = (
+        "original",
+        "type",
+        "how",
+        "train, ms (quartiles)",
+        "ours faster by",
+        "infer, ms (quartiles)",
+        "ours faster by",
+        "with",
+    )
+    return markdown(
+        header,
+        (
+            (
+                f"`{row['model']}`",
+                row["dtype"],
+                row["how"],
+                *cells(row, "train"),
+                *cells(row, "infer"),
+                row["framework"],
+            )
+            for row in rows
+        ),
+    )
+
+
+def _training(rows: list[Results]) -> str:
+    def sentence(row: Results) -> str:
+        if row["what"] == "test macro AUC":
+            return (
+                f"seed {row['seed']}: test macro AUC {row['bfloat16']:.4f} in bfloat16, {row['float32']:.4f} in float32"
+            )
+        if row["what"] == "one program":
+            return f"a step of {row['networks']} networks: {row['ratio']:.2f} times as fast in one program as in turn"
+        how = "deterministic" if row["deterministic"] else "as it comes"
+        return f"trained twice, {how}: {'the same bits' if row['same'] else 'other bits'}"
+
+    return "\n".join(f"- `{row['model']}`, {sentence(row)}" for row in rows) + "\n"
+
+
+def _convolutions(rows: list[Results]) -> str:
+    def slowest(row: Results) -> str:
+        name, seconds = next(iter(row["longest_s"].items()), ("-", 0.0))
+        return f"{1e6 * seconds:,.0f} us: {name}"
+
+    header = ("convolutions one by one", "type", "shapes", "do not run", "the slowest")
+    return markdown(
+        header,
+        (
+            (
+                f"`{row['model']}`",
+                row["dtype"],
+                str(row["shapes"]),
+                "; ".join(f"{name}: {why}" for name, why in row["failed"].items()) or "none",
+                slowest(row),
             )
             for row in rows
         ),

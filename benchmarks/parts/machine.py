@@ -27,6 +27,7 @@ def machine(module: str) -> dict[str, Any]:
         "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
         "platform": platform.platform(),
         "python": platform.python_version(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "versions": versions() | installed("wfdb"),
     }
 

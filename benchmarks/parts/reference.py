@@ -1,8 +1,9 @@
 """One network of the original repository, timed on request. Runs under the interpreter that has its framework.
 
-    python reference.py REPOSITORY MODEL DATA.npz
+    python reference.py REPOSITORY MODEL DATA.npz [DTYPE] [compile]
 
-DATA has `x` (batch, time, leads) float32, standardised, and `y` (batch, classes) float32. The program says when it is
+DATA has `x` (batch, time, leads) float32, standardised, and `y` (batch, classes) float32. DTYPE (float32) and `compile`
+are for torch: `bfloat16` is autocast, `compile` is torch.compile. The program says when it is
 ready; then every line on its standard input, {"mode": "train" or "infer", "seconds": s}, is answered by one on its
 standard output, {"seconds": [...]}: the times of single steps until s seconds have passed. Nothing of imlenet_jax is
 imported here.
@@ -23,14 +24,16 @@ Steps = dict[str, Callable[[], Any]]
 
 def main() -> None:
     """Build the network, then serve until standard input closes."""
-    repository, model, data = sys.argv[1:]
+    repository, model, data, *how = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # the originals print summaries, which must not get among the answers
     sys.path[0] = repository
     os.chdir(repository)
     arrays = np.load(data)
-    build = keras_steps if model in ("imle_net", "mousavi", "rajpurkar") else torch_steps
-    steps, framework = build(model, arrays["x"], arrays["y"])
+    if model in ("imle_net", "mousavi", "rajpurkar"):
+        steps, framework = keras_steps(model, arrays["x"], arrays["y"])
+    else:
+        steps, framework = torch_steps(model, arrays["x"], arrays["y"], "bfloat16" in how, "compile" in how)
     print(json.dumps({"ready": framework}), file=answers)
     for line in sys.stdin:
         request = json.loads(line)
@@ -58,7 +61,7 @@ def keras_steps(model: str, x: np.ndarray, y: np.ndarray) -> tuple[Steps, str]:
     return steps, f"tensorflow {tf.__version__}"
 
 
-def torch_steps(model: str, x: np.ndarray, y: np.ndarray) -> tuple[Steps, str]:
+def torch_steps(model: str, x: np.ndarray, y: np.ndarray, half: bool, compiled: bool) -> tuple[Steps, str]:
     """The steps of `torch_train.py`; inference without recording gradients, which the original does record."""
     import torch
 
@@ -66,13 +69,15 @@ def torch_steps(model: str, x: np.ndarray, y: np.ndarray) -> tuple[Steps, str]:
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     network = getattr(importlib.import_module(f"models.{name}"), build)().to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.001)
+    forward = torch.compile(network) if compiled else network
     loss_function = torch.nn.BCEWithLogitsLoss()
     signals = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 2, 1))).to(device)
     labels = torch.from_numpy(y).to(device)
 
     def train():
         network.train()
-        loss = loss_function(network(signals), labels)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            loss = loss_function(forward(signals), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -80,10 +85,14 @@ def torch_steps(model: str, x: np.ndarray, y: np.ndarray) -> tuple[Steps, str]:
 
     def infer():
         network.eval()
-        with torch.no_grad():
-            return network(signals).cpu()
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            return forward(signals).cpu()
 
-    return {"train": train, "infer": infer}, f"torch {torch.__version__}"
+    framework = f"torch {torch.__version__}"
+    if device.type == "cuda":
+        backends = torch.backends
+        framework += f", TF32: convolutions {backends.cudnn.allow_tf32}, products {backends.cuda.matmul.allow_tf32}"
+    return {"train": train, "infer": infer}, framework
 
 
 def turn(step: Callable[[], Any], seconds: float) -> list[float]:

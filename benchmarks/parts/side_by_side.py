@@ -41,19 +41,20 @@ def check_reference(repository: Path, python: str, models: list[str], dtypes: li
 class Original:
     """An original network in a process of its own, idle but for the turns that it is asked for.
 
-    `x` is (batch, 1000, 12) float32, standardised; `y` is (batch, 5) float32. `framework` says what it runs on.
+    `x` is (batch, 1000, 12) float32, standardised; `y` is (batch, 5) float32. `framework` says what it runs on. `how` is
+    for torch: "bfloat16" and "compile".
 
     Raises:
         UserError: the process ended; the message has the last line of what it said.
     """
 
-    def __init__(self, python: str, repository: Path, model: str, x: np.ndarray, y: np.ndarray):
+    def __init__(self, python: str, repository: Path, model: str, x: np.ndarray, y: np.ndarray, *how: str):
         self._python, self._model = python, model
         self._folder = tempfile.TemporaryDirectory()
         data = Path(self._folder.name) / "data.npz"
         np.savez(data, x=x, y=y)
         self._log = open(Path(self._folder.name) / "log", "w+")  # noqa: SIM115
-        command = [python, str(PROGRAM), str(repository.resolve()), model, str(data)]
+        command = [python, str(PROGRAM), str(repository.resolve()), model, str(data), *how]
         # Flags for our XLA would end tensorflow, and our modules are not for the other interpreter.
         environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "PYTHONPATH")}
         environment |= {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONDONTWRITEBYTECODE": "1"}

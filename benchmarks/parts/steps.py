@@ -13,48 +13,61 @@ from imlenet_jax.models import Config, create_model, init_variables
 from imlenet_jax.training.loop import DTYPES
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import Devices
-from imlenet_jax.training.step import Scaler, new_state, predict_step, train_step
+from imlenet_jax.training.step import Scaler, new_state, predict_step, several_steps, train_step
 
 MODES = ("train", "infer")
 SEED = np.uint32(0)
 
 
 def make_step(
-    model: str, mode: str, config: Config, dtype: str, devices: Devices
+    model: str, mode: str, config: Config, dtype: str, devices: Devices, steps_per_call: int = 1
 ) -> tuple[Callable[..., Any], Callable[[jax.Array], Any], bool]:
     """A jitted step, what draws the state that it works on from a key, and whether it trains."""
     network, optimizer = create_model(model, config, dtype=DTYPES[dtype]), make_optimizer(model)
     if mode == "train":
-        step = devices.compile_step(partial(train_step, network, optimizer))
-        return step, lambda key: new_state(init_variables(network, key), optimizer), True
+        step = partial(train_step, network, optimizer)
+        compiled = devices.compile_step(step if steps_per_call == 1 else partial(several_steps, step))
+        return compiled, lambda key: new_state(init_variables(network, key), optimizer), True
     return devices.compile_predict(partial(predict_step, network)), partial(init_variables, network), False
 
 
 class Step:
     """A training or inference step compiled for the shapes of one batch, with the state that it works on.
 
+    With `steps_per_call`, a call trains on as many batches, stacked along a first axis.
+
     Attributes:
-        lowered, compiled: the program before and after XLA.
+        state: what it works on; training makes another of it.
+        lowered, compiled: the program before and after XLA, which takes `options`.
         compile_seconds: tracing, lowering and compiling.
     """
 
     def __init__(
-        self, model: str, mode: str, config: Config, dtype: str, batch: Batch, scaler: Scaler, devices: Devices
+        self,
+        model: str,
+        mode: str,
+        config: Config,
+        dtype: str,
+        batch: Batch,
+        scaler: Scaler,
+        devices: Devices,
+        steps_per_call: int = 1,
+        options: dict[str, Any] | None = None,
     ):
-        step, create, self._training = make_step(model, mode, config, dtype, devices)
-        self._state: Any = devices.put_everywhere(jax.jit(create)(jax.random.key(0)))
+        step, create, self._training = make_step(model, mode, config, dtype, devices, steps_per_call)
+        self.state: Any = devices.put_everywhere(jax.jit(create)(jax.random.key(0)))
         rest = (None, scaler, SEED) if self._training else (scaler,)
         self._rest: tuple[Any, ...] = devices.put_everywhere(rest)
         start = time.perf_counter()
-        self.lowered = step.lower(self._state, batch, *self._rest)
-        self.compiled = self.lowered.compile()
+        self.lowered = step.lower(self.state, batch, *self._rest)
+        self.compiled = self.lowered.compile(options)
         self.compile_seconds = time.perf_counter() - start
 
     def __call__(self, batch: Batch) -> jax.Array:
         """Start one step on a batch that lies on the devices; the loss, or the logits, to wait for."""
         if not self._training:
-            return self.compiled(self._state, batch, *self._rest)
-        self._state, outcome = self.compiled(self._state, batch, *self._rest)
+            return self.compiled(self.state, batch, *self._rest)
+        self.state, outcome = self.compiled(self.state, batch, *self._rest)
         return outcome.loss
 
     @property

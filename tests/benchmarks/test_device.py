@@ -1,29 +1,47 @@
 """The command for a lent device, end to end on a CPU with tiny networks, and what it does when things go wrong."""
 
+import argparse
 import json
 import sys
 
+import numpy as np
 import pytest
 
 import benchmarks.device
-from benchmarks.device import SECTIONS, Session, has_golden
-from benchmarks.parts.kernels import kernel_events, summary
+from benchmarks.device import SECTIONS, has_golden, largest
+from benchmarks.parts.device_report import device_report
+from benchmarks.parts.machine import machine
+from benchmarks.parts.records import random_dataset
+from imlenet_jax.data.loader import select
 
 TINY = {"mousavi": {"filters": [4], "lstm_units": 4, "hidden": 8}}
 
 PARITY = {name: {"error": 0.5, "pass": True} for name in ("forward", "gradient norms", "training loss")}
 
 
-def test_every_section_leaves_its_rows(monkeypatch, capsys, tmp_path):
+def test_every_section_leaves_its_rows(monkeypatch, capsys, tmp_path, synthetic_shards):
     monkeypatch.setattr("benchmarks.parts.ceilings.MATRIX_SIZE", {"cpu": 64})
     monkeypatch.setattr("benchmarks.parts.ceilings.COPY_BYTES", 2**16)
-    monkeypatch.setattr(benchmarks.device, "SECONDS", 0.01)
+    fewer = {
+        "SECONDS": 0.01,
+        "EPOCHS": 2,
+        "REPEATS": 2,
+        "MOST": 10,
+        "STEPS_PER_CALL": 2,
+        "SEEDS": 1,
+        "NETWORKS": 2,
+        "SAME": 2,
+    }
+    for name, value in fewer.items():
+        monkeypatch.setattr(benchmarks.device, name, value)
+    monkeypatch.setattr(benchmarks.device, "free_bytes", lambda: 10**12)
     monkeypatch.setattr(benchmarks.device, "compare", lambda *_: PARITY)
     monkeypatch.setattr(benchmarks.device, "read_inputs", lambda golden: (0, 0))
     for name in ("mousavi.npz", "mousavi.h5"):
         (tmp_path / name).touch()
     flags = ["--models", "mousavi", "--config", json.dumps(TINY), "--batchsize", 8, "--records", 320]
-    flags += ["--golden", tmp_path, "--out", tmp_path / "out", "--sections", "ceilings", "steps", "parity", "epochs"]
+    flags += ["--golden", tmp_path, "--out", tmp_path / "out", "--data_dir", synthetic_shards]
+    flags += ["--sections", *(name for name in SECTIONS if name != "profile")]  # a CPU's trace has no kernels
     monkeypatch.setattr(sys, "argv", ["x", *map(str, flags)])
     with pytest.raises(SystemExit) as ended:
         benchmarks.device.main()
@@ -35,50 +53,20 @@ def test_every_section_leaves_its_rows(monkeypatch, capsys, tmp_path):
         ("float32", "default"),
         ("float32", "highest"),
     ]
-    steps = [(row["mode"], row["dtype"]) for row in results["steps"]]
-    assert steps == [("train", "bfloat16"), ("train", "float32"), ("infer", "bfloat16"), ("infer", "float32")]
-    assert all(row["records_per_s"] > 0 and row["kernels"] > 0 for row in results["steps"])
+    steps = [(row["mode"], row["batchsize"], row["steps_per_call"]) for row in results["steps"]]
+    assert steps[::2] == [("train", 8, 1), ("infer", 8, 1), ("train", 8, 2), ("train", 256, 1)]
+    assert steps[1::2] == steps[::2] and [row["dtype"] for row in results["steps"]] == ["bfloat16", "float32"] * 4
+    assert all(row["records_per_s"] > 0 for row in results["steps"])
     assert [row["precision"] for row in results["parity"]] == ["highest", "default"]
     assert [row["records"] for row in results["epochs"]] == [320, 320]
+    learned, together, *bits = results["training"]
+    assert all(0 <= learned[dtype] <= 1 for dtype in ("bfloat16", "float32"))
+    np.testing.assert_allclose(together["first_losses_together"], together["first_losses_in_turn"], rtol=1e-5)
+    assert [(row["deterministic"], row["same"]) for row in bits] == [(True, True), (False, True)]
+    for row in results["convolutions"]:
+        assert row["shapes"] == len(row["longest_s"]) > 1 and row["failed"] == {}
     report = (tmp_path / "out" / "device.md").read_text()
     assert "| `mousavi` | train | bfloat16 | 8 |" in report and "all hold" in report
-
-
-def _results(out):
-    return json.loads((out / "device.json").read_text())
-
-
-def _broken():
-    raise RuntimeError("no cuDNN configuration")
-
-
-def test_what_fails_is_recorded_and_the_next_goes_on(tmp_path, capsys):
-    session = Session(tmp_path, minutes=1)
-    session.work_through(
-        "parity", [("one", _broken), ("two", lambda: {"model": "two", "precision": "x", "rows": PARITY})]
-    )
-    results = _results(tmp_path)
-    assert results["failed"] == [{"section": "parity", "what": "one", "reason": "RuntimeError: no cuDNN configuration"}]
-    assert [row["model"] for row in results["parity"]] == ["two"]
-    assert "no cuDNN configuration" in (tmp_path / "device.md").read_text()
-
-
-def test_what_there_is_no_time_for_is_left_out(tmp_path, capsys):
-    Session(tmp_path, minutes=0).work_through("steps", [("one", _broken)])
-    results = _results(tmp_path)
-    assert [row["what"] for row in results["left_out"]] == ["one"] and results["failed"] == []
-    assert "Left out for want of time: one" in (tmp_path / "device.md").read_text()
-
-
-def test_a_kill_loses_only_what_was_running(tmp_path):
-    def killed():
-        raise KeyboardInterrupt
-
-    session = Session(tmp_path, minutes=1)
-    row = {"model": "imle_net", "precision": "highest", "rows": PARITY}
-    with pytest.raises(KeyboardInterrupt):
-        session.work_through("parity", [("one", lambda: row), ("two", killed)])
-    assert [found["model"] for found in _results(tmp_path)["parity"]] == ["imle_net"]
 
 
 def test_sections_are_methods_and_lists_of_results(tmp_path):
@@ -93,23 +81,44 @@ def test_golden_files_are_looked_for(tmp_path):
     assert not has_golden("mousavi", tmp_path)
 
 
-def test_kernels_of_a_trace_are_summed_by_kind():
-    def named(kind, pid, name, tid=0):
-        return {"ph": "M", "name": kind, "pid": pid, "tid": tid, "args": {"name": name}}
+def test_the_largest_batch_is_what_memory_and_records_hold():
+    assert largest(512, 10, 79, 10**6) == 2048
+    assert largest(512, 10, 79, 1500) == 1024
+    assert largest(512, 10, 19, 10**6) is None and largest(512, None, 79, 10**6) is None
 
-    def ran(pid, tid, name, dur):
-        return {"ph": "X", "pid": pid, "tid": tid, "name": name, "dur": dur}
 
-    events = [
-        named("process_name", 1, "/device:GPU:0"),
-        named("process_name", 2, "/host:CPU"),
-        named("thread_name", 1, "Stream #13(Compute)", 7),
-        named("thread_name", 1, "XLA Ops", 8),
-        ran(1, 7, "loop_fusion_3", 10),
-        ran(1, 7, "loop_fusion_4", 30),
-        ran(1, 7, "conv", 5),
-        ran(1, 8, "conv", 5),
-        ran(2, 7, "python", 99),
-    ]
-    found = summary(kernel_events(events), 1)
-    assert found == {"us": 9, "started": 0.6, "longest": [{"kernel": "loop_fusion", "us": 8, "started": 0.4}]}
+def test_the_originals_are_timed_beside_ours(monkeypatch, tmp_path):
+    class Slow:
+        """Two seconds a step in training, one in inference."""
+
+        framework = "torch 0.0"
+
+        def __init__(self, python, repository, model, x, y, *how):
+            assert x.shape == (8, 1000, 12) and y.shape == (8, 5) and how in (("float32",), ("float32", "compile"))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def turn(self, mode, seconds):
+            return [{"train": 2.0, "infer": 1.0}[mode]]
+
+    monkeypatch.setattr(benchmarks.device, "Original", Slow)
+    monkeypatch.setattr(benchmarks.device, "DTYPES", {"float32": None})
+    args = argparse.Namespace(
+        models=["mousavi", "ecgnet"], batchsize=[8], reference=tmp_path, reference_python="python"
+    )
+    bench = benchmarks.device.Bench(args, select(random_dataset(tmp_path, 8), (1,), "training"))
+    bench._steps["ecgnet", "train", "float32", 8] = {"step_s": {"median": 0.5}}
+    eager, compiled = [task.measure() for task in bench.originals()]
+    assert (eager["model"], eager["how"], compiled["how"]) == ("ecgnet", "eager", "compile")
+    assert eager["train"]["ours_faster"] == 4 and "ours_faster" not in eager["infer"]
+    assert eager["infer"]["step_s"]["median"] == 1
+    report = device_report(
+        {"machine": machine("x") | {"driver": None}, "originals": [eager], "left_out": [], "failed": []}
+    )
+    assert (
+        "| `ecgnet` | float32 | eager | 2,000 (2,000, 2,000) | 4.00 | 1,000 (1,000, 1,000) | - | torch 0.0 |" in report
+    )

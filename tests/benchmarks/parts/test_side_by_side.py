@@ -17,7 +17,9 @@ def repository(tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "IMLENet.py").touch()
     nothing = "import sys\nfrom unittest.mock import MagicMock\n"
-    (tmp_path / "torch.py").write_text(nothing + "sys.modules['torch'] = MagicMock(__version__='0.0')\n")
+    (tmp_path / "torch.py").write_text(
+        nothing + "sys.modules['torch'] = MagicMock(__version__='0.0', device=lambda _: MagicMock(type='cpu'))\n"
+    )
     ecgnet = nothing + "print('a summary')\nECGNet = MagicMock(side_effect=lambda: print('another') or MagicMock())\n"
     (tmp_path / "models" / "ECGNet.py").write_text(ecgnet)
     (tmp_path / "models" / "resnet101.py").write_text("raise SystemError('no such layer')\n")
@@ -31,6 +33,8 @@ def test_times_single_steps_until_the_turn_is_over(repository):
         times = original.turn("infer", 0.05)
         assert len(times) > 1 and min(times) > 0
         assert sum(times) >= 0.05 > sum(times[:-1])
+    with Original(sys.executable, repository, "ecgnet", X, Y, "bfloat16", "compile") as original:
+        assert len(original.turn("train", 0)) == 1
 
 
 def test_what_the_original_says_last_is_passed_on(repository):

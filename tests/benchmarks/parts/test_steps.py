@@ -26,6 +26,6 @@ def test_training_moves_the_state_and_inference_does_not(monkeypatch, tmp_path):
     logits = infer(batch)
     assert logits.shape == (4, 5)
     np.testing.assert_array_equal(logits, infer(batch))
-    parameters = sum(array.nbytes for array in jax.tree.leaves(infer._state))
+    parameters = sum(array.nbytes for array in jax.tree.leaves(infer.state))
     assert train.peak_bytes > 3 * parameters  # with the two moments of Adam
     assert train.compile_seconds > 0

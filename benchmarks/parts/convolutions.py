@@ -1,0 +1,46 @@
+"""The convolutions of a step one by one: does each compile and run, and how long does it take?"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from imlenet_jax.models.platform import as_if_on
+
+
+def convolutions(step: Callable[..., Any], *arguments: Any) -> dict[str, Callable[[], jax.Array]]:
+    """Each different convolution of a step (in training also those of its gradients), as a call on zeros.
+
+    Their names tell the shapes of signal and kernel, and where it applies strides and dilations.
+    """
+    with as_if_on(jax.default_backend()):  # of the programs by platform, the one that runs
+        traced = jax.make_jaxpr(step)(*arguments)
+    return {_name(equation): _call(equation) for equation in _equations(traced.jaxpr)}
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    """All of a program, whatever it is nested in."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            yield equation
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _equations(inner)
+
+
+def _name(equation: Any) -> str:
+    signal, kernel = (variable.aval for variable in equation.invars)
+    params, numbers = equation.params, equation.params["dimension_numbers"]
+    name = f"{signal.str_short()} * {kernel.str_short()}, layout {numbers.lhs_spec}{numbers.rhs_spec}"
+    plain = {"window_strides": 1, "lhs_dilation": 1, "rhs_dilation": 1}
+    changed = [f"{key} {params[key]}" for key, value in plain.items() if any(size != value for size in params[key])]
+    groups = [f"{key} {params[key]}" for key in ("feature_group_count", "batch_group_count") if params[key] != 1]
+    return ", ".join([name, f"padding {params['padding']}", *changed, *groups])
+
+
+def _call(equation: Any) -> Callable[[], jax.Array]:
+    compiled = jax.jit(lambda *arrays: equation.primitive.bind(*arrays, **equation.params))
+    arrays = [jnp.zeros(variable.aval.shape, variable.aval.dtype) for variable in equation.invars]
+    return lambda: compiled(*arrays)
