@@ -1,7 +1,8 @@
 """The recurrence as one kernel, interpreted on a CPU, against the scan."""
 
+from functools import partial
+
 import jax
-import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from imlenet_jax.models.platform import as_if_on
 from imlenet_jax.models.recurrence import hidden_states
-from imlenet_jax.models.recurrence_kernel import LARGEST, fits, hidden_states_in_one_kernel
+from imlenet_jax.models.recurrence_kernel import LARGEST, _backward_kernel, _call, _forward_kernel, fits
 from imlenet_jax.training.parallel import Devices
+from tests.models.triton_program import run_for_gpu
 
 
 def _arguments(time=5, directions=2, n=5, units=6, features=3, seed=0):
@@ -85,22 +87,22 @@ def test_too_many_units_and_other_types_take_the_scan():
     assert not fits(x.astype(jnp.bfloat16), recurrent)
 
 
-def test_no_kernel_chooses_between_constants():
-    """Triton would be given booleans for them; only a GPU would show it."""
+@pytest.mark.parametrize("n, networks, units", [(2, 2, 16), (1, 1, LARGEST)])
+def test_what_triton_is_given_computes_the_same(n, networks, units):
+    rng = np.random.default_rng(0)
+    time, directions = 5, 2
+    recurrent = (rng.normal(size=(networks, directions, units, units, 4)) / units**0.5).astype(np.float32)
+    gates = rng.normal(size=(n, time, networks, directions, units, 4)).astype(np.float32)
+    gradient = rng.normal(size=gates.shape[:-1]).astype(np.float32)
 
-    def chosen_from(jaxpr):
-        for equation in jaxpr.eqns:
-            if equation.primitive.name == "select_n" or equation.params.get("name") == "_where":
-                yield [not isinstance(operand, jax.extend.core.Literal) for operand in equation.invars[1:]]
-            for inner in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from chosen_from(inner)
+    def forward(interpret, recurrent, gates):
+        return _call(_forward_kernel, interpret, recurrent, (gates,), [(units,), (units, 4), (units,), (units,)])
 
-    def choices(function, *arguments):
-        return list(chosen_from(jax.make_jaxpr(function)(*arguments).jaxpr))
+    def backward(interpret, *arguments):
+        return _call(_backward_kernel, interpret, arguments[0], arguments[1:], [(units, 4)])
 
-    assert [False, False] in choices(lambda x: jnp.where(x, 19, 0), True)
-    arguments = _arguments(time=20, units=16)
-    found = choices(jax.grad(lambda *a: jnp.sum(hidden_states_in_one_kernel(*a))), *arguments)
-    assert [True, True] in found and [False, False] not in found
+    hidden, opened, before, cell = outputs = forward(True, recurrent, gates)
+    _close(run_for_gpu(partial(forward, False), recurrent, gates), list(outputs))
+    assert np.ptp(hidden[:, 0, :, 1]) > np.ptp(before[:, -1, :, 1]) == 0  # the second direction begins at the end
+    arguments = np.swapaxes(recurrent, 2, 3), gradient, np.asarray(opened), np.asarray(cell)
+    _close(run_for_gpu(partial(backward, False), *arguments), list(backward(True, *arguments)))
