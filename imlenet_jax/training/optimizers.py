@@ -22,10 +22,25 @@ def make_optimizer(model: str, learning_rate: float = 1e-3, task: Task = SUPERCL
 def clip_each_by_norm(max_norm: float) -> optax.GradientTransformation:
     """Scale every array whose L2 norm exceeds `max_norm` down to it."""
 
-    def clip(gradient: jax.Array) -> jax.Array:
-        return gradient * (max_norm / jnp.maximum(jnp.linalg.norm(gradient.ravel()), max_norm))
+    def clip(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
+        gradients, tree = jax.tree.flatten(updates)
+        factors = [max_norm / jnp.maximum(norm, max_norm) for norm in norms_of(gradients)]
+        return tree.unflatten([gradient * factor for gradient, factor in zip(gradients, factors, strict=True)])
 
-    return optax.stateless(lambda updates, params: jax.tree.map(clip, updates))
+    return optax.stateless(clip)
+
+
+def norms_of(arrays: list[jax.Array]) -> list[jax.Array]:
+    """The L2 norm of each array; the last sums are those of several arrays at once, since a GPU starts a kernel per sum."""
+    squares = [jnp.sum(jnp.square(array), axis=tuple(range(array.ndim - 1))) for array in arrays]
+    by_length: dict[int, list[int]] = {}
+    for index, vector in enumerate(squares):
+        by_length.setdefault(vector.size, []).append(index)
+    norms: dict[int, jax.Array] = {}
+    for indices in by_length.values():
+        together = jnp.sqrt(jnp.sum(jnp.stack([squares[index] for index in indices]), axis=1))
+        norms |= dict(zip(indices, together, strict=True))
+    return [norms[index] for index in range(len(arrays))]
 
 
 def scale_by_keras_adam(b1: float = 0.9, b2: float = 0.999, epsilon: float = 1e-7) -> optax.GradientTransformation:

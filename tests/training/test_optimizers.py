@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from imlenet_jax.data.tasks import SUB, SUPERCLASS
-from imlenet_jax.training.optimizers import clip_each_by_norm, make_optimizer
+from imlenet_jax.training.optimizers import clip_each_by_norm, make_optimizer, norms_of
 
 
 @pytest.mark.parametrize(("model", "clipped"), [("imle_net", False), ("rajpurkar", True), ("ecgnet", False)])
@@ -46,3 +46,9 @@ def test_each_array_is_clipped_by_itself():
     np.testing.assert_allclose(clipped["large"], [0.6, 0.8], rtol=1e-6)
     np.testing.assert_allclose(clipped["small"], [0.3, 0.4], rtol=1e-6)
     np.testing.assert_array_equal(clipped["zero"], 0)
+
+
+def test_norms_are_those_of_numpy_in_their_order():
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in [(3,), (4, 5, 3), (7,), (2, 3), (3,), (1, 1, 7)]]
+    np.testing.assert_allclose(norms_of(arrays), [np.linalg.norm(array) for array in arrays], rtol=1e-6)
