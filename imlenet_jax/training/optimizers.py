@@ -25,7 +25,9 @@ def clip_each_by_norm(max_norm: float) -> optax.GradientTransformation:
     def clip(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
         gradients, tree = jax.tree.flatten(updates)
         factors = [max_norm / jnp.maximum(norm, max_norm) for norm in norms_of(gradients)]
-        return tree.unflatten([gradient * factor for gradient, factor in zip(gradients, factors, strict=True)])
+        return jax.tree.unflatten(
+            tree, [gradient * factor for gradient, factor in zip(gradients, factors, strict=True)]
+        )
 
     return optax.stateless(clip)
 
