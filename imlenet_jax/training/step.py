@@ -103,26 +103,24 @@ def update(
     (loss, (logits, batch_stats)), gradient = loss_and_gradient(network, state, x, label, key, exclusive)
     if axis_name is not None:
         loss, gradient = jax.lax.pmean((loss, gradient), axis_name)
-    gradient = jax.tree.map(lambda array: by_platform(array, cuda=_as_parameters_lie, default=_as_it_is), gradient)
+    gradient = jax.tree.map(_as_kernels_lie, gradient)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, batch_stats, opt_state), Outcome(loss, logits)
 
 
-def _as_parameters_lie(gradient: jax.Array) -> jax.Array:
-    """A convolution's gradient, brought into the order of its kernel before the optimizer gets it.
+def _as_kernels_lie(gradient: jax.Array) -> jax.Array:
+    """On a GPU, a convolution's gradient is brought into the order of its kernel before the optimizer gets it.
 
     Left to XLA, the optimizer's own GPU kernel does that too, and then cannot work where the parameters lie: they and
     both moments are copied at every step.
     """
-    if gradient.ndim < 3:
-        return gradient
-    rows = with_layout_constraint(gradient, Layout(tuple(range(gradient.ndim))))
-    return jax.lax.optimization_barrier(rows)
 
+    def in_rows(gradient: jax.Array) -> jax.Array:
+        rows = with_layout_constraint(gradient, Layout(tuple(range(gradient.ndim))))
+        return jax.lax.optimization_barrier(rows)
 
-def _as_it_is(gradient: jax.Array) -> jax.Array:
-    return gradient
+    return gradient if gradient.ndim < 3 else by_platform(gradient, cuda=in_rows, default=lambda gradient: gradient)
 
 
 def train_step(
