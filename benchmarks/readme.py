@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.compiled import compiled_page
 from benchmarks.parts.device_report import device_report
+from benchmarks.parts.figures import draw_least_times
 from benchmarks.parts.tables import markdown, milliseconds, throughput_tables
 from benchmarks.scaling import format_table
 from experiments.cli import Parser, execute
@@ -68,9 +69,13 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the page."""
+    """Write the page, and the figure of the programs before and after."""
     write_atomically(args.out, page(args.results).encode())
     print(f"written: {args.out}")
+    for before in args.results.glob("compiled_*_before.json"):
+        now = before.with_name(before.name.replace("_before", ""))
+        draw_least_times(*(json.loads(path.read_bytes())["rows"] for path in (now, before)), now.with_suffix(".png"))
+        print(f"written: {now.with_suffix('.png')}")
 
 
 def page(results: Path) -> str:

@@ -1,4 +1,4 @@
-"""The plot of `benchmarks.throughput`."""
+"""The plots of `benchmarks.throughput` and `benchmarks.compiled`."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,3 +64,40 @@ def _draw_roof(axes: Any, rows: list[dict[str, Any]], dtype: str, ceiling: dict[
     reach = np.geomspace(min(intensities) / 2, max(intensities) * 2, 200)
     roof = np.minimum(ceiling["flops_per_s"], reach * ceiling["bytes_per_s"]) / 1e9
     axes.plot(reach, roof, color="black", linestyle=LINES[dtype], label=f"roofline, {dtype}")
+
+
+def draw_least_times(rows: list[dict[str, Any]], earlier: list[dict[str, Any]], path: Path) -> None:
+    """The least time of each network's training step by bytes, by multiplications and by kernels, as one PNG.
+
+    `rows` and `earlier` are those of two `compiled.json`; what the earlier one lacks has no point.
+    """
+    from matplotlib.figure import Figure
+
+    reasons = {"memory": "bytes", "compute": "multiplications", "dispatch": "kernels, one after the other"}
+    shown = [row for row in rows if row["mode"] == "train" and row["devices"] == 1]
+    labels = [f"{row['model']}\n{row['dtype']}, {row['batchsize']}" for row in shown]
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for number, (reason, label) in enumerate(reasons.items()):
+        places = np.arange(len(shown)) + 0.25 * (number - 1)
+        colour = f"C{number}"
+        axes.bar(places, [1e3 * row["least_s"][reason] for row in shown], 0.22, color=colour, label=f"by {label}")
+        before = [_same_case(row, earlier) for row in shown]
+        heights = [1e3 * found["least_s"][reason] if found else np.nan for found in before]
+        axes.scatter(places, heights, marker="_", s=220, color=colour, linewidth=2)
+    axes.scatter([], [], marker="_", s=220, color="grey", linewidth=2, label="before")
+    axes.set(
+        yscale="log",
+        ylabel="least time of a step, ms",
+        title=f"Training steps compiled for {shown[0]['target'].upper()}",
+    )
+    axes.set_xticks(range(len(shown)), labels, fontsize="small")
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.grid(alpha=0.3, axis="y")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def _same_case(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    keys = ("target", "model", "mode", "dtype", "batchsize", "devices")
+    return next((other for other in rows if all(other[key] == row[key] for key in keys)), None)
