@@ -17,6 +17,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a test is not to read or write the user's
 
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,13 @@ def _shared(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"{name} is not beside the project")
     return folder
+
+
+def skip_where_kernels_do_not_lower() -> None:
+    """Since jaxlib 0.10.3 a GPU's kernel is compiled while it is lowered, by jax's CUDA plugin."""
+    numbers = tuple(int(number) for number in version("jaxlib").split(".")[:3])
+    if numbers > (0, 10, 2) and find_spec("jax_cuda13_plugin") is None:
+        pytest.skip("this jaxlib lowers a kernel for a GPU only with jax[cuda13]")
 
 
 @pytest.fixture(params=list(TINY))

@@ -14,6 +14,8 @@ import pytest
 from jaxlib.mlir import ir
 from jaxlib.triton import dialect
 
+from tests.conftest import skip_where_kernels_do_not_lower
+
 CALL = "__gpu$xla.gpu.triton"
 BINARY: dict[str, Callable[..., Any]] = {
     **{
@@ -40,6 +42,7 @@ class Pointer(NamedTuple):
 
 def run_for_gpu(call: Callable[..., Any], *arguments: np.ndarray) -> list[np.ndarray]:
     """The results of the one kernel that `call` starts, from the operations that Triton would be given."""
+    skip_where_kernels_do_not_lower()
     module = jax.jit(call).trace(*arguments).lower(lowering_platforms=("cuda",)).compiler_ir()
     [start] = [op for op in _walk(module.operation) if _attribute(op, "call_target_name", "") == CALL] or [None]
     if start is None:
