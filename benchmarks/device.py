@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> None:
     """Measure section after section until the minutes are over."""
     if args.reference:
         check_reference(args.reference, args.reference_python, torch_networks(args.models), ["float32"])
+    if "training" in args.sections and args.data_dir != "synthetic":
+        open_dataset(args.data_dir)  # refused now, not after minutes
     print_devices()
     make_folder(args.out)
     session = Session("benchmarks.device", SECTIONS, args.out, args.minutes)
