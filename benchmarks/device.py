@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from benchmarks.parts.session import Row, Session, Task
 from benchmarks.parts.side_by_side import Original, check_reference
 from benchmarks.parts.steps import MODES, SEED, Step, make_step
 from benchmarks.parts.timing import spread
-from benchmarks.precision import trained_auc
+from benchmarks.precision import open_splits, trained_auc
 from benchmarks.seeds import measure as measure_seeds
 from benchmarks.throughput import bounds, make_folder, models
 from experiments.cli import Parser, execute, json_object, positive_float, positive_int
@@ -166,8 +166,7 @@ class Bench:
         """The longest kernels of the training steps that are limited by bytes and by kernels."""
 
         def measure(model: str, dtype: str) -> Row:
-            batch = self._devices.put_batch(first_batch(self._split, self._args.batchsize[0]))
-            step = Step(model, "train", self._config(model), dtype, batch, self._scaler, self._devices)
+            step, batch = self._train_step(model, dtype)
             return {"model": model, "dtype": dtype, **longest_kernels(lambda: step(batch), LONGEST)}
 
         for model, dtype in (("imle_net", "bfloat16"), ("ecgnet", "float32")):
@@ -221,12 +220,10 @@ class Bench:
         model, batchsize = self._args.models[0], self._args.batchsize[0]
 
         def learned(seed: int) -> Row:
-            dataset = open_dataset(self._args.data_dir)
-            folds = {"training": FOLDS, "validation": (9,), "test": (10,)}
-            splits = {name: select(dataset, numbers, name) for name, numbers in folds.items()}
-            meta = describe(model, self._config(model), splits["training"])
+            config = config_for(model, self._splits["training"], self._args.config.get(model))
+            meta = describe(model, config, self._splits["training"])
             recipes = {dtype: Recipe(batchsize, EPOCHS, seed, dtype=dtype, data_on_device=True) for dtype in DTYPES}
-            areas = {dtype: trained_auc(meta, splits, recipe) for dtype, recipe in recipes.items()}
+            areas = {dtype: trained_auc(meta, self._splits, recipe) for dtype, recipe in recipes.items()}
             return {"what": "test macro AUC", "model": model, "seed": seed, **areas}
 
         def together() -> Row:
@@ -242,9 +239,7 @@ class Bench:
             yield Task("bits", what, partial(self._same_bits, model, deterministic))
 
     def _same_bits(self, model: str, deterministic: bool) -> Row:
-        batch = self._devices.put_batch(first_batch(self._split, self._args.batchsize[0]))
-        options = {"xla_gpu_deterministic_ops": deterministic}
-        step = Step(model, "train", self._config(model), "float32", batch, self._scaler, self._devices, 1, options)
+        step, batch = self._train_step(model, "float32", {"xla_gpu_deterministic_ops": deterministic})
         begin, ends = jax.device_get(step.state), []
         for _ in range(2):
             step.state = self._devices.put_everywhere(begin)
@@ -272,6 +267,16 @@ class Bench:
 
         for model, dtype in itertools.product(self._args.models, reversed(DTYPES)):
             yield Task(model, f"convolutions of {model}, {dtype}", partial(measure, model, dtype))
+
+    @cached_property
+    def _splits(self) -> dict[str, Split]:
+        """What both types are trained, validated and tested on."""
+        return open_splits(self._args.data_dir)
+
+    def _train_step(self, model: str, dtype: str, options: dict[str, Any] | None = None) -> tuple[Step, Batch]:
+        batch = self._devices.put_batch(first_batch(self._split, self._args.batchsize[0]))
+        step = Step(model, "train", self._config(model), dtype, batch, self._scaler, self._devices, options=options)
+        return step, batch
 
     def _config(self, model: str) -> Config:
         return config_for(model, self._split, self._args.config.get(model))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.parts.machine import machine
-from benchmarks.parts.records import config_for, describe
+from benchmarks.parts.records import FOLDS, config_for, describe
 from experiments.cli import Parser, add_cache_flag, execute, json_object, positive_float, positive_int
 from imlenet_jax.data.loader import Split, select
 from imlenet_jax.data.open import open_dataset
@@ -53,14 +53,12 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--seeds 1 has no interval: take two at least")
     print_devices()
     use_cache(args.compilation_cache)
-    dataset = open_dataset(args.data_dir)
-    folds = {"training": tuple(range(1, 9)), "validation": (9,), "test": (10,)}
-    splits = {name: select(dataset, numbers, name) for name, numbers in folds.items()}
+    splits = open_splits(args.data_dir)
     meta = describe(args.model, config_for(args.model, splits["training"], args.config), splits["training"])
     results: dict[str, Any] = {
         "machine": machine("benchmarks.precision"),
         **{name: getattr(args, name) for name in ("model", "config", "epochs", "batchsize", "lr")},
-        "data": dataset.source,
+        "data": splits["training"].dataset.source,
         "train_records": len(splits["training"]),
         "test_records": len(splits["test"]),
         "seeds": list(range(args.seeds)),
@@ -77,6 +75,12 @@ def run(args: argparse.Namespace) -> None:
     if args.out:
         write_json(args.out, results)
         print(f"written: {args.out}")
+
+
+def open_splits(data_dir: str) -> dict[str, Split]:
+    """Training, validation and test records."""
+    dataset, folds = open_dataset(data_dir), {"training": FOLDS, "validation": (9,), "test": (10,)}
+    return {name: select(dataset, numbers, name) for name, numbers in folds.items()}
 
 
 def trained_auc(meta: Meta, splits: dict[str, Split], recipe: Recipe) -> float:

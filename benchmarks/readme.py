@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.compiled import compiled_page
 from benchmarks.parts.device_report import device_report
-from benchmarks.parts.figures import draw_least_times
+from benchmarks.parts.figures import check_matplotlib, draw_least_times
 from benchmarks.parts.tables import markdown, milliseconds, throughput_tables
 from benchmarks.scaling import format_table
 from experiments.cli import Parser, execute
@@ -41,9 +41,9 @@ python -m benchmarks.device --golden DIR --reference original --out results/devi
 
 `device` is for a GPU or TPU that is there for a few minutes: the most valuable comes first, each result is written at
 once, and what does not fit is left out. XLA's own options go by `XLA_FLAGS`, which the results keep: with
-`XLA_FLAGS=--xla_gpu_enable_command_buffer=+WHILE`, for one, loops become part of command buffers. `compiled` is for one that is not there: it compiles the steps for it and
-counts bytes, kernels, memory and messages between devices. It measures no speed, and needs compilers: `make accelerators`
-(some 3 GB). `--against FILE` prints what changed since an earlier `compiled.json`.
+`XLA_FLAGS=--xla_gpu_enable_command_buffer=+WHILE`, for one, loops become part of command buffers. `compiled` is for one
+that is not there: it compiles the steps for it and counts bytes, kernels, memory and messages between devices. It
+measures no speed, and needs compilers: `make accelerators` (some 3 GB). `--against FILE` prints what changed since an earlier `compiled.json`.
 
 `throughput` takes the machine to be otherwise idle. With `--reference` it times the original networks beside ours, the
 two taking turns on the same batch. They need an interpreter of their own:
@@ -70,10 +70,13 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the page, and the figure of the programs before and after."""
+    check_matplotlib()
     write_atomically(args.out, page(args.results).encode())
     print(f"written: {args.out}")
     for before in args.results.glob("compiled_*_before.json"):
         now = before.with_name(before.name.replace("_before", ""))
+        if not now.is_file():
+            continue
         draw_least_times(*(json.loads(path.read_bytes())["rows"] for path in (now, before)), now.with_suffix(".png"))
         print(f"written: {now.with_suffix('.png')}")
 

@@ -16,26 +16,26 @@ def convolutions(step: Callable[..., Any], *arguments: Any) -> dict[str, Callabl
     """
     with as_if_on(jax.default_backend()):  # of the programs by platform, the one that runs
         traced = jax.make_jaxpr(step)(*arguments)
-    return {_name(equation): _call(equation) for equation in _equations(traced.jaxpr)}
+    found = (e for e in equations(traced.jaxpr) if e.primitive.name == "conv_general_dilated")
+    return {_name(equation): _call(equation) for equation in found}
 
 
-def _equations(jaxpr: Any) -> Iterator[Any]:
-    """All of a program, whatever it is nested in."""
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """All of a program, whatever they are nested in."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "conv_general_dilated":
-            yield equation
+        yield equation
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                yield from _equations(inner)
+                yield from equations(inner)
 
 
 def _name(equation: Any) -> str:
     signal, kernel = (variable.aval for variable in equation.invars)
     params, numbers = equation.params, equation.params["dimension_numbers"]
     name = f"{signal.str_short()} * {kernel.str_short()}, layout {numbers.lhs_spec}{numbers.rhs_spec}"
-    plain = {"window_strides": 1, "lhs_dilation": 1, "rhs_dilation": 1}
-    changed = [f"{key} {params[key]}" for key, value in plain.items() if any(size != value for size in params[key])]
+    per_axis = ("window_strides", "lhs_dilation", "rhs_dilation")
+    changed = [f"{key} {params[key]}" for key in per_axis if set(params[key]) != {1}]
     groups = [f"{key} {params[key]}" for key in ("feature_group_count", "batch_group_count") if params[key] != 1]
     return ", ".join([name, f"padding {params['padding']}", *changed, *groups])
 

@@ -14,9 +14,17 @@ def device_report(results: Results) -> str:
     parts = [
         f"{machine['date'][:10]}, {machine['driver'] or machine['devices']}, {versions}:\n\n```\n{machine['command']}\n```\n"
     ]
-    for table in (_ceilings, _steps, _parity, _profile, _epochs, _originals, _training, _convolutions):
-        if rows := results.get(table.__name__.removeprefix("_")):  # earlier results lack the later sections
-            parts.append(table(rows))
+    tables = {
+        "ceilings": _ceilings,
+        "steps": _steps,
+        "parity": _parity,
+        "profile": _profile,
+        "epochs": _epochs,
+        "originals": _originals,
+        "training": _training,
+        "convolutions": _convolutions,
+    }
+    parts += [table(results[name]) for name, table in tables.items() if results.get(name)]  # earlier ones lack some
     for name, title in (("left_out", "Left out for want of time"), ("failed", "Failed")):
         if results[name]:
             parts.append(

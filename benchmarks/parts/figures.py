@@ -1,12 +1,15 @@
 """The plots of `benchmarks.throughput` and `benchmarks.compiled`."""
 
+import io
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.parts.program import by_program
 from imlenet_jax.errors import UserError
+from imlenet_jax.files import write_atomically
 
 MARKERS = {"train": "o", "infer": "^"}
 LINES = {"float32": "-", "bfloat16": "--"}
@@ -55,7 +58,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.legend(handles=handles, loc="outside right upper", fontsize="small")
     machine = results["machine"]
     figure.suptitle(f"{machine['devices']}, {machine['cpu']}, jax {machine['versions']['jax']}, {machine['date'][:10]}")
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
 
 
 def _draw_roof(axes: Any, rows: list[dict[str, Any]], dtype: str, ceiling: dict[str, float]) -> None:
@@ -75,6 +78,8 @@ def draw_least_times(rows: list[dict[str, Any]], earlier: list[dict[str, Any]], 
 
     reasons = {"memory": "bytes", "compute": "multiplications", "dispatch": "kernels, one after the other"}
     shown = [row for row in rows if row["mode"] == "train" and row["devices"] == 1]
+    known = by_program(earlier)
+    before = [known.get(program) for program in by_program(shown)]
     labels = [f"{row['model']}\n{row['dtype']}, {row['batchsize']}" for row in shown]
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -82,7 +87,6 @@ def draw_least_times(rows: list[dict[str, Any]], earlier: list[dict[str, Any]], 
         places = np.arange(len(shown)) + 0.25 * (number - 1)
         colour = f"C{number}"
         axes.bar(places, [1e3 * row["least_s"][reason] for row in shown], 0.22, color=colour, label=f"by {label}")
-        before = [_same_case(row, earlier) for row in shown]
         heights = [1e3 * found["least_s"][reason] if found else np.nan for found in before]
         axes.scatter(places, heights, marker="_", s=220, color=colour, linewidth=2)
     axes.scatter([], [], marker="_", s=220, color="grey", linewidth=2, label="before")
@@ -95,9 +99,10 @@ def draw_least_times(rows: list[dict[str, Any]], earlier: list[dict[str, Any]], 
     axes.yaxis.set_major_formatter("{x:,g}")
     axes.grid(alpha=0.3, axis="y")
     axes.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
 
 
-def _same_case(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    keys = ("target", "model", "mode", "dtype", "batchsize", "devices")
-    return next((other for other in rows if all(other[key] == row[key] for key in keys)), None)
+def _save(figure: Any, path: Path) -> None:
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    write_atomically(path, image.getvalue())

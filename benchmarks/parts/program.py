@@ -82,10 +82,15 @@ def _all_instructions(module: Module) -> list[Instruction]:
     return [item for computation in computations for item in computation.instructions.values()]
 
 
+def by_program(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """The rows of a `compiled.json` by what tells their programs apart."""
+    key = ("target", "model", "mode", "dtype", "batchsize", "devices")
+    return {tuple(row[name] for name in key): row for row in rows}
+
+
 def differences(rows: list[dict[str, Any]], earlier: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """For every program that both have: what it is, and its figures before and after, where they differ."""
-    key = ("target", "model", "mode", "dtype", "batchsize", "devices")
-    before = {tuple(row[name] for name in key): row for row in earlier}
+    before = by_program(earlier)
     figures = (
         ("GB", "bytes", 1e9),
         ("kernels", "kernels", 1),
@@ -93,8 +98,8 @@ def differences(rows: list[dict[str, Any]], earlier: list[dict[str, Any]]) -> li
         ("Mcycles", "cycles", 1e6),
     )
     found = []
-    for row in rows:
-        was = before.get(tuple(row[name] for name in key))
+    for program, row in by_program(rows).items():
+        was = before.get(program)
         if was is None:
             continue
         changes = [
@@ -102,5 +107,5 @@ def differences(rows: list[dict[str, Any]], earlier: list[dict[str, Any]]) -> li
             for label, name, unit in figures
             if was[name] != row[name]
         ]
-        found.append((*(str(row[name]) for name in key), ", ".join(changes) or "the same"))
+        found.append((*map(str, program), ", ".join(changes) or "the same"))
     return found

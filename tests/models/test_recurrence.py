@@ -3,14 +3,23 @@
 from functools import partial
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from benchmarks.parts.convolutions import equations
 from imlenet_jax.models.platform import as_if_on
 from imlenet_jax.models.recurrence import hidden_states
-from imlenet_jax.models.recurrence_kernel import LARGEST, _backward_kernel, _call, _forward_kernel, fits
+from imlenet_jax.models.recurrence_kernel import (
+    LARGEST,
+    _backward_kernel,
+    _call,
+    _forward_kernel,
+    fits,
+    hidden_states_in_one_kernel,
+)
 from imlenet_jax.training.parallel import Devices
 from tests.models.triton_program import run_for_gpu
 
@@ -106,3 +115,20 @@ def test_what_triton_is_given_computes_the_same(n, networks, units):
     assert np.ptp(hidden[:, 0, :, 1]) > np.ptp(before[:, -1, :, 1]) == 0  # the second direction begins at the end
     arguments = np.swapaxes(recurrent, 2, 3), gradient, np.asarray(opened), np.asarray(cell)
     _close(run_for_gpu(partial(backward, False), *arguments), list(backward(True, *arguments)))
+
+
+def test_no_kernel_chooses_between_constants():
+    """Triton would be given booleans for them; only a GPU would show it."""
+
+    def chosen_from(jaxpr):
+        for equation in equations(jaxpr):
+            if equation.primitive.name == "select_n" or equation.params.get("name") == "_where":
+                yield [not isinstance(operand, jax.extend.core.Literal) for operand in equation.invars[1:]]
+
+    def choices(function, *arguments):
+        return list(chosen_from(jax.make_jaxpr(function)(*arguments).jaxpr))
+
+    assert [False, False] in choices(lambda x: jnp.where(x, 19, 0), True)
+    arguments = _arguments(time=20, units=16)
+    found = choices(jax.grad(lambda *a: jnp.sum(hidden_states_in_one_kernel(*a))), *arguments)
+    assert [True, True] in found and [False, False] not in found
