@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
     use_cache(args.compilation_cache)
     classifier = load(args.checkpoint_dir / args.model, args.which)
     dataset = open_dataset(args.data_dir, classifier.sampling_rate, args.allow_missing)
-    check(classifier.meta, args.model, dataset)
+    check(classifier.meta, args.model, dataset, dataset.task())
     seen = sorted(set(args.test_folds) & set(classifier.meta.training.get("train_folds") or ()))
     if seen:
         print(f"note: records of fold {', '.join(map(str, seen))} trained this network")
@@ -212,7 +212,7 @@ class Study:
         """The share of the maps on the leads that show a statement's signs; the class explained is the statement's."""
         truth, results = read_truth(path), {}
         present = {code for row in self.split.rows for code in self.dataset.scp_codes[row]}
-        for statement in sorted(present & set(self.dataset.statements)):
+        for statement in sorted(present & set(self.dataset.task().statements)):
             masks = affected_leads(truth, self.split.ecg_id, self.dataset.leads, statement)
             shown = np.flatnonzero(masks[statement].any(axis=1))
             if len(shown):
@@ -270,7 +270,8 @@ class Study:
 
     def shares(self, signals: np.ndarray, statement: str) -> dict[str, np.ndarray]:
         """Each method's lead shares where the class explained is that of `statement`."""
-        number = self.dataset.classes.index(self.dataset.statements[statement])
+        task = self.dataset.task()
+        number = task.classes.index(task.statements[statement])
         target = np.full(len(signals), number, np.int32)
         return {name: lead_shares(self.explain(name, self.classifier, signals, target)) for name in self.methods}
 

@@ -10,7 +10,7 @@ by the loader's cold pass, before which the shards are dropped from it.
 import argparse
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from benchmarks.parts.timing import timed
 from experiments.cli import Parser, execute, positive_int
 from imlenet_jax.data.loader import Split, eval_batches, prefetch, select, train_batches
 from imlenet_jax.data.prepare import prepare_shards, usable_cores
-from imlenet_jax.data.ptbxl import DATABASE, STATEMENTS, SUPERCLASSES, read_metadata, read_statements, superclass_labels
+from imlenet_jax.data.ptbxl import DATABASE, STATEMENTS, read_metadata, read_statements
 from imlenet_jax.data.shards import Dataset, open_shards
+from imlenet_jax.data.tasks import Task, ptbxl_tasks
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_json
 from imlenet_jax.training.parallel import Devices, print_devices
@@ -51,14 +52,18 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure, print, write."""
     print_devices()
-    statements = read_statements(args.data_dir / STATEMENTS)
+    tasks = ptbxl_tasks(read_statements(args.data_dir / STATEMENTS))
     tables = {DATABASE: args.data_dir / DATABASE}
     if args.full_csv:
         tables[args.full_csv.name] = args.full_csv
     results: dict[str, Any] = {"machine": machine("benchmarks.input_pipeline")}
-    results["labels"] = {name: label_counts(path, statements) for name, path in tables.items()}
+    results["labels"] = {name: label_counts(path, tasks) for name, path in tables.items()}
     for name, counts in results["labels"].items():
-        print(f"{name}: {', '.join(f'{key} {value}' for key, value in counts.items())}")
+        for task, of in counts.items():
+            classes = sorted(of["classes"].items(), key=lambda at: at[1])
+            told = ", ".join(f"{key} {value}" for key, value in of.items() if key != "classes")
+            rare = ", ".join(f"{key} {value}" for key, value in classes[:3])
+            print(f"{name}, {task}: {told}; {len(classes)} classes, of which the rarest: {rare}")
     with tempfile.TemporaryDirectory() as temporary:
         workers = sorted({1, 2, usable_cores()})
         results["prepare_records_per_s"] = {
@@ -79,18 +84,22 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"decoding differs from wfdb.rdsamp by more than {TOLERANCE:g} mV: report this as a bug")
 
 
-def label_counts(csv_path: Path, statements: dict[str, str]) -> dict[str, int]:
-    """Rows, rows with a superclass, rows per superclass, and labelled rows per group of folds."""
+def label_counts(csv_path: Path, tasks: Mapping[str, Task]) -> dict[str, dict[str, Any]]:
+    """Per task: records with a class, in all and per group of folds, labels, and records per class."""
     metadata = read_metadata(csv_path)
-    labels = superclass_labels(metadata.scp_codes, statements)
-    labelled = labels.any(axis=1)
     groups = {"folds 1-8": metadata.fold <= 8, "fold 9": metadata.fold == 9, "fold 10": metadata.fold == 10}
-    return {
-        "rows": len(labels),
-        "with a superclass": int(labelled.sum()),
-        **dict(zip(SUPERCLASSES, labels.sum(axis=0, dtype=int).tolist(), strict=True)),
-        **{name: int((group & labelled).sum()) for name, group in groups.items()},
-    }
+    counts = {}
+    for task in tasks.values():
+        labels = task.labels(metadata.scp_codes)
+        labelled = labels.any(axis=1)
+        counts[task.name] = {
+            "rows": len(labels),
+            "with a class": int(labelled.sum()),
+            **{name: int((group & labelled).sum()) for name, group in groups.items()},
+            "labels": int(labels.sum()),
+            "classes": dict(zip(task.classes, labels.sum(axis=0, dtype=int).tolist(), strict=True)),
+        }
+    return counts
 
 
 def decoding_difference(dataset: Dataset, stems: list[Path]) -> tuple[float, int]:

@@ -20,7 +20,7 @@ from experiments.cli import (
     positive_int,
     run_name,
 )
-from experiments.task import add_sub_flags, check, task_of
+from experiments.task import add_task_flags, check, check_task_flags, suffix, task_of
 from experiments.test import choose
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.loader import Split
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}; only imle_net has attention")
     add_data_flags(parser)
     add_checkpoint_flags(parser)
-    add_sub_flags(parser)
+    add_task_flags(parser)
     add_cache_flag(parser)
     parser.add_argument("--out", type=Path, default=Path("results/attention"), help="<model>_<split>/ is made below it")
     parser.add_argument(
@@ -59,13 +59,14 @@ def run(args: argparse.Namespace) -> None:
     entry(args.model)
     if args.model != "imle_net":
         raise UserError(f"--model {args.model} has no attention: only imle_net can be asked where it looked")
+    check_task_flags(args)
     print_devices()
-    name = run_name(args.model, sub=args.sub)
+    name = run_name(args.model, asked=suffix(args))
     classifier = load(args.checkpoint_dir / name, args.which, compilation_cache=args.compilation_cache)
     dataset = open_dataset(
         args.data_dir, classifier.sampling_rate, allow_missing=args.allow_missing, verify=args.verify
     )
-    check(classifier.meta, args.model, dataset, task_of(args))
+    check(classifier.meta, args.model, dataset, task_of(args, dataset))
     split = choose(dataset, args)
     out = args.out / f"{name}_{args.split}"
     out.mkdir(parents=True, exist_ok=True)  # before the work, so that a mistake in --out costs none

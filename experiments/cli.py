@@ -213,9 +213,9 @@ def add_checkpoint_flags(parser: Parser) -> None:
     parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint")
 
 
-def run_name(model: str, seed: int | None = None, sub: bool = False) -> str:
-    """What checkpoints and logs of a run are called: the model, the seed where there are several, and `sub`."""
-    return model + ("" if seed is None else f"_seed{seed}") + "_sub" * sub
+def run_name(model: str, seed: int | None = None, asked: str = "") -> str:
+    """What checkpoints and logs of a run are called: the model, the seed where there are several, and what is asked."""
+    return "_".join(filter(None, (model, "" if seed is None else f"seed{seed}", asked)))
 
 
 def execute(parser: Parser, run: Callable[[argparse.Namespace], None], argv: list[str] | None = None) -> NoReturn:

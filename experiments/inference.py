@@ -21,7 +21,7 @@ from experiments.cli import (
     positive_int,
     run_name,
 )
-from experiments.task import check_kind
+from experiments.task import check_kind, check_task_flags, suffix
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.ecg import ECG, read_ecg
 from imlenet_jax.data.leads import parse_lead
@@ -51,6 +51,7 @@ def main() -> None:
         help="WFDB records (without suffix), .csv or .npy files, or folders of them",
     )
     parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
+    parser.add_argument("--task", help="what the network was trained for, where its folder is named after that")
     parser.add_argument("--sub", type=boolean, default=False, help="use the network for the sub-diagnosis of MI")
     parser.add_argument("--checkpoint_dir", type=Path, default=CHECKPOINTS, help="<model>/ lies below it")
     parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint")
@@ -71,6 +72,7 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     """Explain every record; those that cannot be used are named at the end."""
     entry(args.model)
+    check_task_flags(args)
     files = find_records(args.dir)
     table = TableFormat(args.sampling_rate, args.leads, args.unit)
     if table != TableFormat() and not any(file.suffix in TABLES for file in files):
@@ -78,9 +80,11 @@ def run(args: argparse.Namespace) -> None:
     if any(part.is_file() for part in (args.out, *args.out.parents)):
         raise UserError(f"--out {args.out} is, or lies below, a file: name a folder")
     print_devices()
-    folder = args.checkpoint_dir / run_name(args.model, sub=args.sub)
+    folder = args.checkpoint_dir / run_name(args.model, asked=suffix(args))
     classifier = load(folder, args.which, args.precision, args.compilation_cache)
-    check_kind(classifier.meta, args.model, SUB if args.sub else SUPERCLASS)
+    # Without a flag the data set that trained it has decided what it is asked, but for --sub, which has another folder.
+    usual = SUPERCLASS if classifier.meta.task == SUB.name else classifier.meta.task
+    check_kind(classifier.meta, args.model, SUB.name if args.sub else args.task or usual)
 
     folds = ", ".join(map(str, classifier.meta.training.get("val_folds", ())))
     thresholds = f"thresholds chosen on fold {folds}" if classifier.meta.thresholds else "no thresholds"

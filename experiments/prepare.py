@@ -11,7 +11,7 @@ import numpy as np
 from experiments.cli import Parser, boolean, execute, positive_int
 from imlenet_jax.data.open import shards_folder
 from imlenet_jax.data.prepare import prepare_shards
-from imlenet_jax.data.ptbxl import SAMPLING_RATES, superclass_labels
+from imlenet_jax.data.ptbxl import SAMPLING_RATES
 from imlenet_jax.data.shards import Dataset, open_shards
 
 
@@ -42,13 +42,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def print_counts(dataset: Dataset) -> None:
-    """Print how many records each class and group of folds has, of those with a superclass."""
-    labels = superclass_labels(dataset.scp_codes, dataset.statements)
+    """Print how many records each class of the usual task and group of folds has, of those with a class."""
+    task = dataset.task()
+    labels = task.labels(dataset.scp_codes)
     with_class = labels.any(axis=1)
-    counts = ", ".join(f"{name} {count}" for name, count in zip(dataset.classes, labels.sum(axis=0), strict=True))
+    counts = ", ".join(f"{name} {count}" for name, count in zip(task.classes, labels.sum(axis=0), strict=True))
     groups = [dataset.fold <= 8, dataset.fold == 9, dataset.fold == 10]
     folds = " / ".join(str(np.count_nonzero(group & with_class)) for group in groups)
-    print(f"with a superclass: {np.count_nonzero(with_class)} ({counts}); folds 1-8 / 9 / 10: {folds}")
+    print(f"with a class of '{task.name}': {np.count_nonzero(with_class)} ({counts}); folds 1-8 / 9 / 10: {folds}")
 
 
 if __name__ == "__main__":

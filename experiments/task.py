@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 from experiments.cli import Parser, boolean
 from imlenet_jax.data.loader import Split, select, select_reference
 from imlenet_jax.data.shards import Dataset
-from imlenet_jax.data.tasks import SUB, SUPERCLASS, Task
+from imlenet_jax.data.tasks import PTBXL_TASKS, SUB, SUPERCLASS, Task
 from imlenet_jax.errors import UserError
 from imlenet_jax.models import create_model, with_new_head
 from imlenet_jax.training.checkpoint import Meta, load_variables
@@ -23,8 +24,12 @@ LEAKS = (
 _FOLDS = {"training": "train_folds", "validation": "val_folds", "test": "test_folds"}
 
 
-def add_sub_flags(parser: Parser) -> None:
-    """`--sub` and `--sub_split`."""
+def add_task_flags(parser: Parser) -> None:
+    """`--task`, `--sub` and `--sub_split`."""
+    parser.add_argument(
+        "--task",
+        help=f"what is asked of PTB-XL: {', '.join(PTBXL_TASKS)}; the first unless given, or the data's own labels",
+    )
     parser.add_argument("--sub", type=boolean, default=False, help=f"sub-diagnosis of MI: {', '.join(SUB.classes)}")
     parser.add_argument(
         "--sub_split",
@@ -34,45 +39,61 @@ def add_sub_flags(parser: Parser) -> None:
     )
 
 
-def task_of(args: argparse.Namespace) -> Task:
-    """The task that the flags ask for; `UserError` for `--sub_split` alone."""
-    if args.sub_split != CLEAN and not args.sub:
+def check_task_flags(args: argparse.Namespace) -> None:
+    """Refuse flags that do not go together."""
+    if args.sub and args.task is not None:
+        raise UserError("--sub True is a task of its own: leave --task out")
+    if getattr(args, "sub_split", CLEAN) != CLEAN and not args.sub:  # not every command has it
         raise UserError(f"--sub_split {args.sub_split} is for the sub-diagnosis of MI: add --sub True")
-    return SUB if args.sub else SUPERCLASS
+
+
+def suffix(args: argparse.Namespace) -> str:
+    """What the flags add to the name of a run: nothing for the superclasses, or where the data decide."""
+    return "sub" if args.sub else "" if args.task in (None, SUPERCLASS) else args.task
+
+
+def task_of(args: argparse.Namespace, dataset: Dataset) -> Task:
+    """The task that the flags ask for; `UserError` where the data have none of that name."""
+    return SUB if args.sub else dataset.task(args.task)
 
 
 def choose_records(args: argparse.Namespace, dataset: Dataset, name: str) -> Split:
     """The `training`, `validation` or `test` records that the flags ask for."""
     if args.sub_split == REFERENCE:
         return select_reference(dataset, name, args.min_likelihood)
-    return select(dataset, getattr(args, _FOLDS[name]), name, args.min_likelihood, task_of(args))
+    return select(dataset, getattr(args, _FOLDS[name]), name, args.min_likelihood, task_of(args, dataset))
 
 
-def check(meta: Meta, model: str, dataset: Dataset, task: Task = SUPERCLASS) -> None:
+def check(meta: Meta, model: str, dataset: Dataset, task: Task) -> None:
     """Refuse a checkpoint that does not belong to the model, the task or the data."""
-    check_kind(meta, model, task)
+    check_kind(meta, model, task.name)
     for name, ours, theirs in (
-        ("classes", meta.classes, dataset.classes if task is SUPERCLASS else task.classes),
+        ("classes", meta.classes, task.classes),
         ("leads", meta.leads, dataset.leads),
         ("samples per second", [meta.sampling_rate], [dataset.sampling_rate]),
         ("samples per record", [meta.network_config.length], [dataset.length]),
     ):
         if list(ours) != list(theirs):
             raise UserError(
-                f"the checkpoint was trained on {name} {', '.join(map(str, ours))}, "
-                f"but the data has {', '.join(map(str, theirs))}: choose another --data_dir or --checkpoint_dir"
+                f"the checkpoint was trained on {name} {shortened([*map(str, ours)], 12)}, "
+                f"but the data has {shortened([*map(str, theirs)], 12)}: choose another --data_dir or --checkpoint_dir"
             )
 
 
-def check_kind(meta: Meta, model: str, task: Task) -> None:
+def check_kind(meta: Meta, model: str, task: str) -> None:
     """Refuse a checkpoint of another network or for another task."""
     if meta.model != model:
         raise UserError(f"the checkpoint is of {meta.model}, not {model}: change --model or --checkpoint_dir")
-    if meta.task != task.name:
+    if meta.task != task:
         raise UserError(
-            f"the checkpoint is for the task '{meta.task}' ({', '.join(meta.classes)}), not '{task.name}' "
-            f"({', '.join(task.classes)}): change --sub or --checkpoint_dir"
+            f"the checkpoint is for the task '{meta.task}' ({shortened(meta.classes)}), not '{task}': "
+            "change --task, --sub or --checkpoint_dir"
         )
+
+
+def shortened(names: Sequence[str], most: int = 6) -> str:
+    """The names with commas between, the first few of many."""
+    return ", ".join(names[:most]) + f" and {len(names) - most} more" * (len(names) > most)
 
 
 def load_base(folder: Path, args: argparse.Namespace, dataset: Dataset) -> tuple[Meta, dict[str, Any]]:
@@ -87,7 +108,7 @@ def load_base(folder: Path, args: argparse.Namespace, dataset: Dataset) -> tuple
             f"train --model {args.model} without --sub first"
         )
     meta, variables = load_variables(folder)
-    check(meta, args.model, dataset)
+    check(meta, args.model, dataset, dataset.task(SUPERCLASS))
     seen = sorted(set(meta.training.get("train_folds") or ()) & {*args.val_folds, *args.test_folds})
     if seen and args.sub_split == CLEAN:
         numbers = ", ".join(map(str, seen))

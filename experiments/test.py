@@ -21,7 +21,16 @@ from experiments.cli import (
     execute,
     run_name,
 )
-from experiments.task import LEAKS, REFERENCE, add_sub_flags, check, choose_records, task_of
+from experiments.task import (
+    LEAKS,
+    REFERENCE,
+    add_task_flags,
+    check,
+    check_task_flags,
+    choose_records,
+    suffix,
+    task_of,
+)
 from imlenet_jax.data.loader import Split
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
@@ -32,7 +41,7 @@ from imlenet_jax.evaluation.calibration import calibration, fit_temperature, for
 from imlenet_jax.evaluation.confusion import confusion, format_confusion, matrix
 from imlenet_jax.evaluation.diagrams import draw_reliability
 from imlenet_jax.evaluation.metrics import most_probable
-from imlenet_jax.evaluation.report import evaluate, format_table, predictions_frame, sigmoid
+from imlenet_jax.evaluation.report import MANY, commonest, evaluate, format_table, predictions_frame, sigmoid
 from imlenet_jax.evaluation.seeds import format_seeds, over_seeds
 from imlenet_jax.files import write_atomically, write_json
 from imlenet_jax.models import MODELS, create_model, entry
@@ -51,7 +60,7 @@ def main() -> None:
     add_data_flags(parser)
     add_run_flags(parser)
     add_checkpoint_flags(parser)
-    add_sub_flags(parser)
+    add_task_flags(parser)
     add_precision_flag(parser)
     add_cache_flag(parser)
     parser.add_argument(
@@ -73,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
         check_folds(val_folds=args.val_folds, test_folds=args.test_folds)
     elif args.temperature:
         raise UserError("--temperature True is fitted on --val_folds: test on other folds, with --split test")
-    task_of(args)
+    check_task_flags(args)
     if args.sub_split == REFERENCE:
         if args.temperature:
             raise UserError("--temperature True needs validation records apart from the test: take --sub_split clean")
@@ -82,13 +91,13 @@ def run(args: argparse.Namespace) -> None:
     use_cache(args.compilation_cache)
     devices = Devices(args.num_devices)
     if args.seeds == 1:
-        test_one(args, run_name(args.model, sub=args.sub), devices)
+        test_one(args, run_name(args.model, asked=suffix(args)), devices)
         return
-    names = [run_name(args.model, seed, args.sub) for seed in range(args.seed, args.seed + args.seeds)]
+    names = [run_name(args.model, seed, suffix(args)) for seed in range(args.seed, args.seed + args.seeds)]
     reports = [test_one(args, name, devices) for name in names]
     summary = over_seeds(reports)
     print(f"\nover {args.seeds} seeds:\n{format_seeds(summary)}")
-    path = args.log_dir / f"{run_name(args.model, sub=args.sub)}_{args.split}_seeds.json"
+    path = args.log_dir / f"{run_name(args.model, asked=suffix(args))}_{args.split}_seeds.json"
     write_json(path, {"runs": names, "metrics": summary})
     print(f"over seeds: {path}")
 
@@ -98,7 +107,7 @@ def test_one(args: argparse.Namespace, name: str, devices: Devices) -> dict[str,
     meta, variables = load_variables(args.checkpoint_dir / name, args.which)
     set_precision(args.precision or meta.precision)
     dataset = open_dataset(args.data_dir, meta.sampling_rate, allow_missing=args.allow_missing, verify=args.verify)
-    task, temperature = task_of(args), None
+    task, temperature = task_of(args, dataset), None
     check(meta, args.model, dataset, task)
     if args.sub and (trained_with := meta.training.get("sub_split")) != args.sub_split:
         raise UserError(f"{name} was trained with --sub_split {trained_with}: test it with the same")
@@ -118,13 +127,17 @@ def test_one(args: argparse.Namespace, name: str, devices: Devices) -> dict[str,
     report = evaluate(
         split.labels, task.log_odds(logits), meta.classes, _limits(meta.thresholds), exclusive=task.exclusive
     )
-    print(format_table(report, args.model if dataset.source == "PTB-XL" and task is SUPERCLASS else None), end="\n\n")
+    published = dataset.source == "PTB-XL" and task.name == SUPERCLASS
+    print(format_table(report, args.model if published else None), end="\n\n")
     decisions = decide(meta, task, split.labels, logits)
     probabilities = {"as trained": tempered(task, logits)}
     if temperature is not None:
         probabilities[f"temperature {temperature:.3f}"] = tempered(task, logits, temperature)
     calibrations = {name: calibration(split.labels, p, meta.classes) for name, p in probabilities.items()}
-    print(format_calibration(calibrations))
+    few = len(meta.classes) <= MANY
+    print(
+        format_calibration(calibrations if few else {name: {"mean": of["mean"]} for name, of in calibrations.items()})
+    )
 
     start = f"{name}_{args.split}"
     metrics, predictions = args.log_dir / f"{start}_logs.json", args.log_dir / f"{start}_predictions.csv"
@@ -146,8 +159,10 @@ def test_one(args: argparse.Namespace, name: str, devices: Devices) -> dict[str,
     frame = predictions_frame(split.ecg_id, split.labels, probabilities["as trained"], meta.classes)
     write_atomically(predictions, frame.to_csv(index=False).encode())
     curves = {name: reliability(split.labels, p) for name, p in probabilities.items()}
-    title = f"Reliability of {name}, {args.split}, {len(split):,} records"
-    write_atomically(figure, png(draw_reliability(curves, meta.classes, title)))
+    shown = commonest(report["positives"])
+    kept = "" if few else f", the {len(shown)} commonest of {len(meta.classes)} classes"
+    title = f"Reliability of {name}, {args.split}, {len(split):,} records{kept}"
+    write_atomically(figure, png(draw_reliability(curves, meta.classes, title, shown)))
     print(f"metrics: {metrics}   predictions: {predictions}   reliability: {figure}")
     return report
 
@@ -170,7 +185,8 @@ def decide(meta: Meta, task: Task, labels: np.ndarray, logits: np.ndarray) -> di
     ):
         if (limits := _limits(stored)) is not None:
             decisions[name] = confusion(labels, sigmoid(logits) >= limits, meta.classes, limits)
-            print(f"{format_confusion(decisions[name], title)}\n")
+            if len(meta.classes) <= MANY:
+                print(f"{format_confusion(decisions[name], title)}\n")
     return decisions
 
 

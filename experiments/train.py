@@ -33,7 +33,16 @@ from experiments.cli import (
     positive_int,
     run_name,
 )
-from experiments.task import LEAKS, REFERENCE, add_sub_flags, choose_records, load_base, task_of
+from experiments.task import (
+    LEAKS,
+    REFERENCE,
+    add_task_flags,
+    check_task_flags,
+    choose_records,
+    load_base,
+    suffix,
+    task_of,
+)
 from imlenet_jax.data.loader import Split, check_batchsize
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
@@ -90,7 +99,7 @@ def main() -> None:
         help="constants of the network to change, as JSON: '{\"lstm_units\": 32}'",
     )
     parser.add_argument("--loggr", type=boolean, default=False, help="log to wandb too")
-    add_sub_flags(parser)
+    add_task_flags(parser)
     _add_resume_flags(parser)
     _add_machine_flags(parser)
     execute(parser, run)
@@ -132,7 +141,7 @@ def _add_machine_flags(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train."""
     entry(args.model)
-    task_of(args)  # refuses flags that do not go together
+    check_task_flags(args)
     if args.sub and args.config:
         raise UserError("--sub True takes the constants of the 5-class network that it starts from: leave --config out")
     check_folds(train_folds=args.train_folds, val_folds=args.val_folds, test_folds=args.test_folds)
@@ -171,6 +180,8 @@ def _command_to_test(args: argparse.Namespace) -> list[str]:
         command += ["--checkpoint_dir", str(args.checkpoint_dir)]
     if args.log_dir != LOGS:
         command += ["--log_dir", str(args.log_dir)]
+    if args.task:
+        command += ["--task", args.task]
     if args.sub:
         command += ["--sub", "True"] + ["--sub_split", REFERENCE] * (args.sub_split == REFERENCE)
     if args.seeds > 1:
@@ -182,7 +193,7 @@ def train_one(
     args: argparse.Namespace, seed: int, dataset: Dataset, train: Split, validation: Split, devices: Devices
 ) -> None:
     """Train the network of one seed, or the rest of it, with checkpoints and logs of its own."""
-    base_name, name = (run_name(args.model, seed if args.seeds > 1 else None, sub) for sub in (False, args.sub))
+    base_name, name = (run_name(args.model, seed if args.seeds > 1 else None, asked) for asked in ("", suffix(args)))
     args = argparse.Namespace(**vars(args) | {"seed": seed})
     base, variables = load_base(args.checkpoint_dir / base_name, args, dataset) if args.sub else (None, None)
     meta, folder = describe(args, dataset, train, base), args.checkpoint_dir / name
@@ -281,9 +292,9 @@ def check(args: argparse.Namespace, train: Split, validation: Split, devices: De
 
 def describe(args: argparse.Namespace, dataset: Dataset, train: Split, base: Meta | None = None) -> Meta:
     """What the run's checkpoints say of themselves; `base` is the network that training starts from."""
-    task = task_of(args)
+    task = task_of(args, dataset)
     sizes = {"leads": len(dataset.leads), "length": dataset.length, "classes": len(task.classes)}
-    usual = args.train_folds == SCALER_FOLDS and args.min_likelihood is None and not args.sub
+    usual = args.train_folds == SCALER_FOLDS and args.min_likelihood is None and task.name == dataset.task().name
     mean, std = dataset.scaler if usual else dataset.fit_scaler(train.rows)
     flags = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     if base:

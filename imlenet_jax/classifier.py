@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from imlenet_jax.data.plausibility import wrong_unit
-from imlenet_jax.data.tasks import get_task
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import create_model
 from imlenet_jax.training.checkpoint import Meta, load_variables
@@ -59,7 +58,7 @@ class Classifier:
     def __init__(self, meta: Meta, variables: dict[str, Any], precision: str | None = None):
         self.meta = meta
         self.variables = variables
-        self.task = get_task(meta.task)
+        self.task = meta.asked
         self.network: Any = create_model(meta.model, meta.network_config)
         self.precision = precision or meta.precision
         squash = jax.nn.softmax if self.task.exclusive else jax.nn.sigmoid

@@ -12,6 +12,7 @@ from imlenet_jax.data.loader import Batch, Split, select, train_batches
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.ptbxl import LEADS, SECONDS, SUPERCLASSES
 from imlenet_jax.data.shards import Calibrations, Dataset, Shard
+from imlenet_jax.data.tasks import SUPERCLASS, Task
 from imlenet_jax.models import Config, make_config
 from imlenet_jax.training.checkpoint import Meta
 
@@ -40,12 +41,12 @@ def random_dataset(folder: Path, records: int, seed: int = 0) -> Dataset:
         sampling_rate=SAMPLING_RATE,
         length=shape[1],
         leads=LEADS,
-        classes=SUPERCLASSES,
         ecg_id=numbers + 1,
         patient_id=numbers + 1,
         fold=np.ones_like(numbers),
         scp_codes=[{name: 100.0} for name in generator.choice(SUPERCLASSES, records).tolist()],
-        statements={name: name for name in SUPERCLASSES},
+        tasks={SUPERCLASS: Task(SUPERCLASS, SUPERCLASSES, {name: name for name in SUPERCLASSES})},
+        about={},
         gain=np.full((records, len(LEADS)), GAIN, np.float32),
         baseline=np.zeros((records, len(LEADS)), np.float32),
         source="random",
@@ -59,7 +60,7 @@ def random_dataset(folder: Path, records: int, seed: int = 0) -> Dataset:
 def config_for(model: str, split: Split, values: Mapping[str, Any] | None = None) -> Config:
     """A network's published configuration with `values` changed, for records of this shape."""
     dataset = split.dataset
-    sizes = {"leads": len(dataset.leads), "length": dataset.length, "classes": len(dataset.classes)}
+    sizes = {"leads": len(dataset.leads), "length": dataset.length, "classes": split.labels.shape[1]}
     return make_config(model, {**(values or {}), **sizes})
 
 
@@ -69,7 +70,7 @@ def describe(model: str, config: Config, split: Split) -> Meta:
     return Meta(
         model=model,
         config=dataclasses.asdict(config),
-        classes=list(dataset.classes),
+        classes=list(dataset.task().classes),
         leads=list(dataset.leads),
         sampling_rate=dataset.sampling_rate,
         scaler=dict(zip(("mean", "std"), dataset.scaler, strict=True)),

@@ -1,9 +1,7 @@
 """The sub-diagnosis of myocardial infarction: anteroseptal, inferior, or a normal ECG.
 
-Labels and the leaking split are the reference's (`preprocessing/sub_preprocess.py`).
+What counts and the leaking split are the reference's (`preprocessing/sub_preprocess.py`).
 """
-
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,23 +9,6 @@ LIKELIHOODS = {"ASMI": (0, 80, 100), "IMI": (0, 80, 100), "NORM": (100,)}
 """Each class, which is a statement of its own, and the likelihoods in percent (0: "not stated") that count."""
 
 CLASSES = tuple(LIKELIHOODS)
-
-
-def infarction_labels(
-    scp_codes: Sequence[Mapping[str, float]], statements: Mapping[str, str], min_likelihood: float | None = None
-) -> np.ndarray:
-    """The class of each record that has exactly one: (n, 3) uint8, one column per entry of CLASSES, else a row of zeros.
-
-    Takes what `superclass_labels` takes; `statements` is not needed.
-    """
-    labels = np.zeros((len(scp_codes), len(CLASSES)), np.uint8)
-    for row, codes in enumerate(scp_codes):
-        for column, (code, counted) in enumerate(LIKELIHOODS.items()):
-            likelihood = codes.get(code)
-            if likelihood in counted and not (min_likelihood is not None and 0 < likelihood < min_likelihood):
-                labels[row, column] = 1
-    labels[labels.sum(axis=1) > 1] = 0
-    return labels
 
 
 def reference_split(labels: np.ndarray, fold: np.ndarray, training: bool) -> np.ndarray:

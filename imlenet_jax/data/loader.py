@@ -14,7 +14,7 @@ import numpy as np
 
 from imlenet_jax.data.infarction import reference_split
 from imlenet_jax.data.shards import Dataset
-from imlenet_jax.data.tasks import SUB, SUPERCLASS, Task
+from imlenet_jax.data.tasks import SUB, Task
 from imlenet_jax.errors import UserError
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ def select(
     folds: tuple[int, ...],
     name: str,
     min_likelihood: float | None = None,
-    task: Task = SUPERCLASS,
+    task: Task | None = None,
 ) -> Split:
     """The records of `folds` that have a class; labels are made here, so a change of policy needs no `prepare`.
 
@@ -82,19 +82,20 @@ def select(
         dataset: prepared records.
         folds: numbers from 1 to 10.
         name: `training`, `validation` or `test`, for the error.
-        min_likelihood: see `superclass_labels`.
-        task: what the labels are.
+        min_likelihood: see `Task.labels`.
+        task: what the labels are; the usual task of the data unless given.
 
     Raises:
         UserError: there are no such records.
     """
-    labels = task.labels(dataset.scp_codes, dataset.statements, min_likelihood)
+    task = task or dataset.task()
+    labels = task.labels(dataset.scp_codes, min_likelihood)
     rows = np.flatnonzero(np.isin(dataset.fold, folds) & labels.any(axis=1))
     if not len(rows):
         numbers = ", ".join(map(str, folds))
-        classes = "a superclass" if task is SUPERCLASS else f"one of {', '.join(task.classes)}"
+        classes = ", ".join(task.classes[:5]) + (", ..." if len(task.classes) > 5 else "")
         raise UserError(
-            f"{dataset.path} has no {name} records with {classes} in folds {numbers}: change {_FLAGS[name]}"
+            f"{dataset.path} has no {name} records with a class ({classes}) in folds {numbers}: change {_FLAGS[name]}"
         )
     return Split(dataset, rows, labels[rows].astype(np.float32))
 
@@ -105,7 +106,7 @@ def select_reference(dataset: Dataset, name: str, min_likelihood: float | None =
     Raises:
         UserError: there are no such records.
     """
-    labels = SUB.labels(dataset.scp_codes, dataset.statements, min_likelihood)
+    labels = SUB.labels(dataset.scp_codes, min_likelihood)
     rows = reference_split(labels, dataset.fold, training=name == "training")
     if not len(rows):
         raise UserError(f"{dataset.path} has no {name} records for --sub_split reference: take --sub_split clean")

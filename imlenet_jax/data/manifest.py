@@ -13,16 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imlenet_jax.data.ptbxl import SECONDS, SUPERCLASSES
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import MAX_JSON_BYTES, parse_json, read_limited, write_atomically
 
 MANIFEST = "manifest.json"
-VERSION = 1
+VERSION = 2
+MAX_SECONDS = 60  # of a record; at least one
 _FORMAT = "imlenet_jax shards"
 _HEAD = b'{"checksum": "'
 _HEAD_END = b'",\n'
 _REDO = "delete the folder and run python -m experiments.prepare again"
+
+
+class OldManifest(UserError):
+    """A manifest that an earlier version of this program wrote."""
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
@@ -54,7 +58,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is not a manifest of imlenet_jax shards, or is damaged: {_REDO}") from None
     if version != VERSION:
-        raise UserError(f"{path} is of version {version!r}, but this program reads version {VERSION}: {_REDO}")
+        kind = OldManifest if type(version) is int and version < VERSION else UserError
+        raise kind(f"{path} is of version {version!r}, but this program reads version {VERSION}: {_REDO}")
     head, _, body = data.partition(_HEAD_END)
     if head != _HEAD + hashlib.sha256(body).hexdigest().encode():
         raise UserError(f"{path} does not match its own checksum: {_REDO}")
@@ -74,10 +79,15 @@ def _check(content: dict[str, Any]) -> None:
     rate, leads, table = content["sampling_rate"], content["leads"], content["calibrations"]
     records = len(content["ecg_id"])
     _need("sampling_rate", _is_index(rate, 50_001) and rate > 0)
-    _need("length", content["length"] == SECONDS * rate)
+    _need("length", _is_index(content["length"], MAX_SECONDS * rate + 1) and content["length"] >= rate)
     _need("leads", _all(leads, lambda lead: isinstance(lead, str)) and len(set(leads)) == len(leads) > 0)
-    _need("classes", content["classes"] == list(SUPERCLASSES))
-    _need("statements", _all(content["statements"].values(), lambda name: name in SUPERCLASSES))
+    _need("tasks", len(content["tasks"]) > 0)
+    for task in content["tasks"].values():
+        classes = task["classes"]
+        _need("tasks", _all(classes, lambda name: isinstance(name, str)) and len(set(classes)) == len(classes) > 0)
+        _need("tasks", set(task["statements"].values()) <= set(classes))
+    for cells in content["about"].values():
+        _need("about", _all(cells, lambda cell: isinstance(cell, str), records))
     for name, limit in (("ecg_id", 2**53), ("patient_id", 2**53), ("fold", 11), ("calibration", len(table))):
         _need(name, _all(content[name], partial(_is_index, limit=limit), records))
     for codes in content["scp_codes"]:

@@ -14,22 +14,21 @@ import numpy as np
 from tqdm import tqdm
 
 from imlenet_jax.data.convert import Job, Part, convert, finished
-from imlenet_jax.data.manifest import MANIFEST, canonical, read_manifest, write_manifest
+from imlenet_jax.data.manifest import MANIFEST, OldManifest, canonical, read_manifest, write_manifest
 from imlenet_jax.data.ptbxl import (
     DATABASE,
     LEADS,
     SAMPLING_RATES,
     SECONDS,
     STATEMENTS,
-    SUPERCLASSES,
     TRUTH,
     Metadata,
     read_metadata,
     read_statements,
-    superclass_labels,
 )
 from imlenet_jax.data.records import signal_files
 from imlenet_jax.data.scaling import Moments
+from imlenet_jax.data.tasks import SUPERCLASS, Task, ptbxl_tasks
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.files import exclusive
 
@@ -89,7 +88,7 @@ def prepare_shards(
     if _is_current(out, data_dir, sampling_rate, source, allow_missing):
         return Prepared(out, 0, 0.0)
     metadata, missing = _present(data_dir, read_metadata(data_dir / DATABASE, sampling_rate), allow_missing)
-    statements = read_statements(data_dir / STATEMENTS)
+    tasks = ptbxl_tasks(read_statements(data_dir / STATEMENTS))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -99,14 +98,14 @@ def prepare_shards(
             return Prepared(out, 0, 0.0)
         (out / MANIFEST).unlink(missing_ok=True)
         _remove(out.glob(".*.tmp"))
-        jobs = _jobs(data_dir, out, sampling_rate, metadata, statements, source)
+        jobs = _jobs(data_dir, out, sampling_rate, metadata, tasks[SUPERCLASS], source)
         start = time.perf_counter()
         parts, converted = _convert_all(jobs, workers or usable_cores(), progress)
         seconds = time.perf_counter() - start
         for job in jobs:
             if not job.target.is_file():
                 raise UserError(f"{job.target} was removed while the other shards were made: run the command again")
-        content = _manifest(jobs, parts, metadata, statements)
+        content = _manifest(jobs, parts, metadata, tasks)
         name = "synthetic" if (data_dir / TRUTH).exists() else "PTB-XL"
         origin = {"name": name, "folder": data_dir.resolve().name, **source, "missing": missing}
         write_manifest(out, {**content, "source": origin})
@@ -149,7 +148,10 @@ def usable_cores() -> int:
 def _is_current(out: Path, data_dir: Path, sampling_rate: int, source: dict[str, str], allow_missing: bool) -> bool:
     if not (out / MANIFEST).exists():
         return False
-    content = read_manifest(out)
+    try:
+        content = read_manifest(out)
+    except OldManifest:
+        return False  # the shards are as they were: only the manifest is written anew
     if content["sampling_rate"] != sampling_rate:
         raise UserError(f"{out} holds shards at {content['sampling_rate']} Hz: choose another folder with --out")
     before = content["source"]
@@ -202,10 +204,10 @@ def _jobs(
     out: Path,
     sampling_rate: int,
     metadata: Metadata,
-    statements: dict[str, str],
+    usual: Task,
     source: dict[str, str],
 ) -> list[Job]:
-    labelled = superclass_labels(metadata.scp_codes, statements).any(axis=1)
+    labelled = usual.labels(metadata.scp_codes).any(axis=1)
     fitted = labelled & np.isin(metadata.fold, SCALER_FOLDS)
     size = SHARD_SAMPLES // (SECONDS * sampling_rate)
     jobs = []
@@ -250,7 +252,7 @@ def _convert_all(jobs: list[Job], workers: int, progress: bool) -> tuple[list[Pa
                 raise
 
 
-def _manifest(jobs: list[Job], parts: list[Part], metadata: Metadata, statements: dict[str, str]) -> dict[str, Any]:
+def _manifest(jobs: list[Job], parts: list[Part], metadata: Metadata, tasks: dict[str, Task]) -> dict[str, Any]:
     table: dict[bytes, int] = {}
     calibration: list[int] = []
     for part in parts:
@@ -266,8 +268,6 @@ def _manifest(jobs: list[Job], parts: list[Part], metadata: Metadata, statements
         "sampling_rate": jobs[0].sampling_rate,
         "length": SECONDS * jobs[0].sampling_rate,
         "leads": LEADS,
-        "classes": SUPERCLASSES,
-        "statements": statements,
         "ecg_id": metadata.ecg_id.tolist(),
         "patient_id": metadata.patient_id.tolist(),
         "fold": metadata.fold.tolist(),
@@ -283,6 +283,8 @@ def _manifest(jobs: list[Job], parts: list[Part], metadata: Metadata, statements
         "fingerprint": hashlib.sha256(canonical(data)).hexdigest(),
         "scaler": {"mean": scaler[0], "std": scaler[1]} if scaler else None,
         "flat_leads": flat,
+        "tasks": {task.name: {"classes": task.classes, "statements": task.statements} for task in tasks.values()},
+        "about": metadata.about,
         **data,
     }
 

@@ -3,7 +3,7 @@
 import ast
 import csv
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,21 @@ MAX_TRUTH_BYTES = 2**26
 
 MAX_TABLE_BYTES = 2**26  # ten times PTB-XL's larger table
 
+ABOUT = ("age", "sex", "site", "device", "validated_by", "validated_by_human", "second_opinion")
+"""What the shards keep of a record beside its signal and statements: for whom a network works, who validated a label."""
+
 _FILENAME_COLUMN = {100: "filename_lr", 500: "filename_hr"}
+
+
+class Statement(NamedTuple):
+    """A row of `scp_statements.csv`: what kind of statement it is, and its classes where it is diagnostic."""
+
+    code: str
+    diagnostic: bool = False
+    form: bool = False
+    rhythm: bool = False
+    superclass: str = ""
+    subclass: str = ""
 
 
 class Metadata(NamedTuple):
@@ -34,6 +48,7 @@ class Metadata(NamedTuple):
         fold: (n,) int64 from 1 to 10; no patient is in two folds.
         scp_codes: n dictionaries, SCP statement -> likelihood in percent (0 means "not stated").
         stems: n paths of WFDB records relative to the folder, without suffix.
+        about: what else the table says of each record, n cells per column of ABOUT that it has.
     """
 
     ecg_id: np.ndarray
@@ -41,6 +56,7 @@ class Metadata(NamedTuple):
     fold: np.ndarray
     scp_codes: list[dict[str, float]]
     stems: list[str]
+    about: dict[str, list[str]]
 
     def take(self, rows: Sequence[int]) -> "Metadata":
         """These rows only, in this order."""
@@ -50,6 +66,7 @@ class Metadata(NamedTuple):
             self.fold[rows],
             [self.scp_codes[row] for row in rows],
             [self.stems[row] for row in rows],
+            {name: [cells[row] for row in rows] for name, cells in self.about.items()},
         )
 
 
@@ -61,12 +78,13 @@ def read_metadata(csv_path: Path, sampling_rate: int = 100) -> Metadata:
             or a patient in two folds.
     """
     filename = _FILENAME_COLUMN[sampling_rate]
-    rows = _read_table(csv_path, ("ecg_id", "patient_id", "scp_codes", "strat_fold", filename))
+    rows = _read_table(csv_path, ("ecg_id", "patient_id", "scp_codes", "strat_fold", filename), ABOUT)
     ids: list[int] = []
     patients: list[int] = []
     folds: list[int] = []
     codes: list[dict[str, float]] = []
     stems: list[str] = []
+    about: dict[str, list[str]] = {}
     for number, row in enumerate(rows, start=1):
         ids.append(_cell(row, "ecg_id", _whole, f"data row {number} of {csv_path}"))
         where = f"ecg_id {ids[-1]} in {csv_path}"
@@ -74,6 +92,8 @@ def read_metadata(csv_path: Path, sampling_rate: int = 100) -> Metadata:
         folds.append(_cell(row, "strat_fold", _fold, where))
         codes.append(_cell(row, "scp_codes", parse_scp_codes, where))
         stems.append(_cell(row, filename, _stem, where))
+        for name in filter(row.__contains__, ABOUT):
+            about.setdefault(name, []).append(" ".join(row[name].split()))
     if not ids:
         raise UserError(f"{csv_path} has no records: restore it from PTB-XL")
     if not any(stems):
@@ -89,52 +109,26 @@ def read_metadata(csv_path: Path, sampling_rate: int = 100) -> Metadata:
         raise UserError(f"{csv_path} has ecg_id {values[counts > 1][0]} more than once: restore it from PTB-XL")
     patient_id, fold = np.array(patients, np.int64), np.array(folds, np.int64)
     check_patients(patient_id, fold, csv_path)
-    return Metadata(ecg_id, patient_id, fold, codes, stems)
+    return Metadata(ecg_id, patient_id, fold, codes, stems, about)
 
 
-def read_statements(csv_path: Path) -> dict[str, str]:
-    """Read `scp_statements.csv`: each diagnostic statement that has a class -> its superclass.
+def read_statements(csv_path: Path) -> list[Statement]:
+    """Read `scp_statements.csv`. Columns other than `diagnostic` and `diagnostic_class` may be absent.
 
     Raises:
         UserError: no such file, a missing column, or a class that is none of SUPERCLASSES.
     """
-    statements = {}
-    for row in _read_table(csv_path, ("", "diagnostic", "diagnostic_class")):
-        superclass = row["diagnostic_class"]
-        if row["diagnostic"] not in ("1", "1.0") or superclass in ("", "nan", "NaN"):
-            continue
-        if superclass not in SUPERCLASSES:
+    statements = []
+    for row in _read_table(csv_path, ("", "diagnostic", "diagnostic_class"), ("form", "rhythm", "diagnostic_subclass")):
+        flags = {name: row.get(name) in ("1", "1.0") for name in ("diagnostic", "form", "rhythm")}
+        superclass, subclass = (_name(row.get(name, "")) for name in ("diagnostic_class", "diagnostic_subclass"))
+        if flags["diagnostic"] and superclass and superclass not in SUPERCLASSES:
             raise UserError(
                 f"{csv_path} gives statement {row['']!r} the unknown diagnostic_class {superclass!r}: "
                 f"it must be one of {', '.join(SUPERCLASSES)}"
             )
-        statements[row[""]] = superclass
+        statements.append(Statement(row[""], superclass=superclass, subclass=subclass, **flags))
     return statements
-
-
-def superclass_labels(
-    scp_codes: Sequence[Mapping[str, float]], statements: Mapping[str, str], min_likelihood: float | None = None
-) -> np.ndarray:
-    """Superclasses of each record, as the reference makes them.
-
-    A diagnostic statement counts as present whatever its likelihood, 0 included.
-
-    Args:
-        scp_codes: per record, statement -> likelihood in percent.
-        statements: statement -> superclass (`read_statements`).
-        min_likelihood: drop statements with 0 < likelihood < this. A likelihood of 0 means in PTB-XL that none was
-            stated, not that the statement is unlikely, so such statements stay.
-
-    Returns:
-        (n, 5) uint8, one column per entry of SUPERCLASSES; a row of zeros has no superclass.
-    """
-    column = {code: SUPERCLASSES.index(superclass) for code, superclass in statements.items()}
-    labels = np.zeros((len(scp_codes), len(SUPERCLASSES)), np.uint8)
-    for row, codes in enumerate(scp_codes):
-        for code, likelihood in codes.items():
-            if code in column and not (min_likelihood is not None and 0 < likelihood < min_likelihood):
-                labels[row, column[code]] = 1
-    return labels
 
 
 def parse_scp_codes(text: str) -> dict[str, float]:
@@ -169,8 +163,11 @@ def check_patients(patient_id: np.ndarray, fold: np.ndarray, source: Path) -> No
         )
 
 
-def _read_table(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    """The rows, one at a time: the first that is wrong ends the work before the memory is full of others."""
+def _read_table(path: Path, columns: tuple[str, ...], more: tuple[str, ...] = ()) -> Iterator[dict[str, str]]:
+    """The rows, one at a time: the first that is wrong ends the work before the memory is full of others.
+
+    Of `more` columns a row has those that the table has.
+    """
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
             raise UserError(f"{path} has more than {MAX_TABLE_BYTES // 2**20} MiB: restore it from PTB-XL")
@@ -181,7 +178,7 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]
             for column in columns:
                 if column not in names:
                     raise UserError(f"{path} has no column {column!r}: restore it from PTB-XL 1.0.1 to 1.0.3")
-            places = {column: names.index(column) for column in columns}
+            places = {column: names.index(column) for column in (*columns, *filter(names.__contains__, more))}
             for cells in filter(None, reader):
                 yield {column: cells[place] if place < len(cells) else "" for column, place in places.items()}
     except FileNotFoundError:
@@ -223,6 +220,10 @@ def _stem(text: str) -> str:
     if (text and "" in parts) or ".." in parts or "\\" in text or "\0" in text:
         raise ValueError("the path of a record inside the folder")
     return text
+
+
+def _name(text: str) -> str:
+    return "" if text in ("nan", "NaN") else text
 
 
 def _code(code: Any) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from imlenet_jax.data.manifest import read_manifest
 from imlenet_jax.data.ptbxl import check_patients
 from imlenet_jax.data.scaling import Moments, sums_and_squares
+from imlenet_jax.data.tasks import Task
 from imlenet_jax.errors import UserError
 
 _REDO = "delete the folder and run python -m experiments.prepare again"
@@ -53,10 +54,10 @@ class Dataset:
         sampling_rate: Hz.
         length: samples per lead of a record.
         leads: lead names, in the order of the last axis of signals.
-        classes: superclasses, in the order of label columns.
         ecg_id, patient_id, fold: (n,) int64.
         scp_codes: n dictionaries, SCP statement -> likelihood in percent.
-        statements: diagnostic statement -> superclass.
+        tasks: what can be asked of these records, by name; the first is the usual one.
+        about: what else is known of the records: (n,) texts per column, such as `age` and `sex`.
         gain: (n, leads) float32, steps per mV.
         baseline: (n, leads) float32, the step of 0 mV.
         source: `PTB-XL`, or what else the records are, such as `synthetic`.
@@ -67,12 +68,12 @@ class Dataset:
     sampling_rate: int
     length: int
     leads: tuple[str, ...]
-    classes: tuple[str, ...]
     ecg_id: np.ndarray
     patient_id: np.ndarray
     fold: np.ndarray
     scp_codes: list[dict[str, float]]
-    statements: dict[str, str]
+    tasks: dict[str, Task]
+    about: dict[str, np.ndarray]
     gain: np.ndarray
     baseline: np.ndarray
     source: str
@@ -90,9 +91,20 @@ class Dataset:
         """Mean and population standard deviation in mV over folds 1-8, from the manifest.
 
         Raises:
-            UserError: these folds have no record with a superclass, or only flat signals.
+            UserError: these folds have no record with a class, or only flat signals.
         """
         return self._usable(self.manifest_scaler, "folds 1-8")
+
+    def task(self, name: str | None = None) -> Task:
+        """A task by name, or the usual one.
+
+        Raises:
+            UserError: these records have no such task.
+        """
+        name = next(iter(self.tasks)) if name is None else name
+        if name not in self.tasks:
+            raise UserError(f"{self.path} has no task '{name}': choose --task {' or '.join(self.tasks)}")
+        return self.tasks[name]
 
     def signals(self, rows: np.ndarray) -> np.ndarray:
         """Gather records in any order.
@@ -162,7 +174,7 @@ class Dataset:
 
     def _usable(self, scaler: tuple[float, float] | None, which: str) -> tuple[float, float]:
         if scaler is None:
-            raise UserError(f"{self.path} has no records with a superclass in {which}, so no scaler: add such records")
+            raise UserError(f"{self.path} has no records with a class in {which}, so no scaler: add such records")
         if scaler[1] == 0:
             raise UserError(f"all signals of {which} in {self.path} are flat: restore the records from PTB-XL")
         return scaler
@@ -188,12 +200,12 @@ def open_shards(path: Path) -> Dataset:
         sampling_rate=content["sampling_rate"],
         length=content["length"],
         leads=tuple(content["leads"]),
-        classes=tuple(content["classes"]),
         ecg_id=np.array(content["ecg_id"], np.int64),
         patient_id=np.array(content["patient_id"], np.int64),
         fold=np.array(content["fold"], np.int64),
         scp_codes=content["scp_codes"],
-        statements=content["statements"],
+        tasks={name: Task(name, tuple(of["classes"]), of["statements"]) for name, of in content["tasks"].items()},
+        about={name: np.array(cells, str) for name, cells in content["about"].items()},
         gain=calibrations.gain.astype(np.float32)[calibrations.number],
         baseline=calibrations.baseline.astype(np.float32)[calibrations.number],
         source=content["source"].get("name", "PTB-XL"),

@@ -119,11 +119,12 @@ def tempered(task: Task, logits: ArrayLike, temperature: float = 1.0) -> Array:
 def format_calibration(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     """One or more results of `calibration`, by name, as plain text."""
     width = max(map(len, found))
-    lines = [f"{'calibration'.ljust(width)}  class  ECE     Brier score              bias"]
+    of_class = max(len(group) for groups in found.values() for group in ("class", *groups))
+    lines = [f"{'calibration'.ljust(width)}  {'class'.ljust(of_class)}  ECE     Brier score              bias"]
     for name, groups in found.items():
         for group, entry in groups.items():
             shown = f"{_range(entry['brier'])}  {_range(entry['bias'], '+')}"
-            lines.append(f"{name.ljust(width)}  {group:5}  {entry['ece']:.4f}  {shown}")
+            lines.append(f"{name.ljust(width)}  {group.ljust(of_class)}  {entry['ece']:.4f}  {shown}")
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
@@ -16,17 +17,21 @@ INK = "#222222"
 STYLES = ({"color": "#355f8d", "marker": "o"}, {"color": "#d1662c", "marker": "s", "linestyle": "--"})
 
 
-def draw_reliability(curves: Mapping[str, Reliability], classes: Sequence[str], title: str) -> Figure:
+def draw_reliability(
+    curves: Mapping[str, Reliability], classes: Sequence[str], title: str, shown: Sequence[str] | None = None
+) -> Figure:
     """A panel per class: observed share against mean probability of each bin, with 95 % Wilson intervals.
 
-    `curves` are one or two, by name. The bars below are the share of the records in each bin, of the first.
+    `curves` are one or two, by name; of many classes only those to be `shown` are drawn. The bars below are the share of the records in each bin, of the first.
     """
-    columns = min(3, len(classes))
-    rows = -(-len(classes) // columns)
+    shown = classes if shown is None else shown
+    columns = min(3 if len(shown) < 10 else 4, len(shown))
+    rows = -(-len(shown) // columns)
     figure = Figure(figsize=(3.6 * columns, 3.5 * rows + 0.9), layout="constrained")
     figure.suptitle(title, parse_math=False)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for place, (panel, name) in enumerate(zip(panels, classes, strict=False)):
+    for panel, name in zip(panels, shown, strict=False):
+        place = classes.index(name)
         panel.plot([0, 1], [0, 1], color=INK, linestyle=":", linewidth=1)
         shares = next(iter(curves.values())).records[place]
         panel.bar(
@@ -45,7 +50,7 @@ def draw_reliability(curves: Mapping[str, Reliability], classes: Sequence[str], 
         errors = ", then ".join(f"{curve.ece[place]:.3f}" for curve in curves.values())
         panel.set_title(f"{name}   ECE {errors}", fontsize=10, parse_math=False)
         panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    for panel in panels[len(classes) :]:
+    for panel in panels[len(shown) :]:
         panel.axis("off")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower right", fontsize=9, frameon=False)
@@ -80,4 +85,39 @@ def draw_comparison(report: Mapping[str, Any]) -> Figure:
         better = "lower is better" if name == "mean_brier" else "higher is better"
         panel.set_title(f"{name} ({better})", fontsize=9, loc="left")
     figure.supxlabel("difference, 95 % interval of a paired bootstrap; filled: zero lies outside", fontsize=9)
+    return figure
+
+
+def draw_labels(counts: pd.DataFrame, together: NDArray, title: str) -> Figure:
+    """Left, how many records have each class, a point per split; right, with which other classes these come together.
+
+    `counts` has a row per class and a column per split, `together` (C, C) is how many records have both classes.
+    """
+    size = len(counts)
+    side = max(4.0, 0.19 * size + 1.2)
+    figure = Figure(figsize=(side + 5.5, side + 0.6), layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, side / 4.5))
+    places = np.arange(size)
+    styles = (
+        {"color": "#355f8d", "marker": "o"},
+        {"color": "#d1662c", "marker": "s"},
+        {"color": "#4d7c3f", "marker": "^"},
+    )
+    for (name, column), style in zip(counts.items(), styles, strict=True):
+        held = column.to_numpy() > 0
+        left.plot(column.to_numpy()[held], places[held], linestyle="", markersize=4, label=f"{name} folds", **style)
+    left.set_xscale("log")
+    left.xaxis.set_major_formatter("{x:,.0f}")
+    left.xaxis.set_minor_formatter("")
+    left.set_yticks(places, counts.index, fontsize=8, parse_math=False)
+    left.set(xlim=(0.7, None), xlabel="records (no point: none)")
+    left.grid(color="#dddddd", linewidth=0.5)
+    left.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, columnspacing=0.8)
+    own = np.maximum(np.diag(together), 1)[:, None]
+    image = right.imshow(together / own, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    right.set_xticks(places, counts.index, fontsize=8, rotation=90, parse_math=False)
+    right.set_ylim(size - 0.5, -0.5)
+    bar = figure.colorbar(image, ax=right, shrink=0.6)
+    bar.set_label("share of the row's records that have the column's class, too", fontsize=8)
     return figure

@@ -58,6 +58,12 @@ def macro_auc_present(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike |
     return _ratio(total, defined.sum(axis=-1))
 
 
+def mean_present(of_classes: Array) -> Array:
+    """Mean over those classes (..., C) whose value exists, (...); NaN where none does."""
+    exists = ~np.isnan(of_classes)
+    return _ratio(np.where(exists, of_classes, 0).sum(axis=-1), exists.sum(axis=-1))
+
+
 def class_accuracy(
     labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5, weights: ArrayLike | None = None
 ) -> Array:

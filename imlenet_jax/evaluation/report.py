@@ -28,6 +28,9 @@ TORCH_MODELS = ("ecgnet", "resnet101")
 LEVEL = 0.95
 """Coverage of every interval."""
 
+MANY = 12
+"""With more classes than this, a table has a row per class, not per class and metric, and figures show the commonest."""
+
 _THRESHOLDED = ("max_f1_10_thresholds", "max_f1_101_thresholds", "max_f1_10_thresholds_of_logits")
 
 
@@ -52,7 +55,8 @@ def evaluate(
 
     A metric is ``{value, low, high, n, left_out}``: its value on all ``n`` records, its 95 % interval, and the share of
     resamples in which it does not exist. Metrics named ``class_...`` hold one of these per class. A max F1 also has its
-    ``threshold`` (each resample chooses its own), a class F1 the one it was given. Beside the metrics stand ``n``,
+    ``threshold`` (each resample chooses its own), a class F1 the one it was given. Where the macro AUC does not exist, or not
+    in every resample, ``macro_auc_present`` is the mean over those of the ``classes`` that have one. Beside the metrics stand ``n``,
     ``classes``, ``positives`` (records per class) and ``bootstrap`` (resamples, seed, level).
 
     Warns (`DataWarning`) of classes that no record, or every record, has. Raises `UserError` if there are no records or
@@ -79,6 +83,10 @@ def evaluate(
         interval = percentile_interval(samples[name], LEVEL)
         entries = [metric_entry(value[at], interval, at, n) for at in np.ndindex(value.shape)]
         report[name] = dict(zip(classes, entries, strict=True)) if value.ndim else entries[0]
+    if report["macro_auc"]["left_out"]:
+        report["macro_auc_present"]["classes"] = int(np.isfinite(values["class_auc"]).sum())
+    else:
+        report.pop("macro_auc_present", None)
     for name in _THRESHOLDED:
         if name in report:
             report[name]["threshold"] = _number(values[f"{name}/threshold"])
@@ -95,13 +103,22 @@ def format_table(report: Mapping[str, Any], model: str | None = None) -> str:
     """
     published = _published_rows(model)
     rows = [["metric", "value", "95 % interval", "n"] + ["published"] * bool(published)]
-    for name, entry in _entries(report):
+    many = len(report["classes"]) > MANY
+    for name, entry in _entries(report, of_classes=not many):
         figure = [f"{published[name]:.4f}" if name in published else "-"] * bool(published)
         rows.append([name, _text(entry["value"]), _range(entry), str(entry["n"]), *figure])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
+    if many:
+        lines += ["", *_class_table(report)]
     return "\n".join([*lines, "", *_footnotes(report, model)])
+
+
+def commonest(positives: Mapping[str, int], most: int = MANY) -> list[str]:
+    """The classes that most records have, in the order given; of many only the first so many."""
+    chosen = sorted(positives, key=lambda name: -positives[name])[:most]
+    return [name for name in positives if name in chosen]
 
 
 def predictions_frame(
@@ -138,6 +155,7 @@ def _statistics(
         f1_logits, at_logits = metrics.max_f1(labels, logits, metrics.GRID_10, weights)
         found = {
             "macro_auc": auc.mean(axis=-1),
+            "macro_auc_present": metrics.mean_present(auc),
             "class_auc": auc,
             "mean_accuracy_at_0.5": accuracy.mean(axis=-1),
             "class_accuracy_at_0.5": accuracy,
@@ -211,13 +229,27 @@ def _number(value: Any) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def _entries(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _entries(report: Mapping[str, Any], of_classes: bool = True) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The metrics of a report in order, those of classes one by one with the class after the name."""
     for name, entry in report.items():
         if name.startswith("class_"):
-            yield from ((f"{name} {label}", inner) for label, inner in entry.items())
+            yield from ((f"{name} {label}", inner) for label, inner in entry.items() if of_classes)
         elif isinstance(entry, Mapping) and "value" in entry:
-            yield name, entry
+            classes = f" ({entry['classes']} of {len(report['classes'])} classes)" if "classes" in entry else ""
+            yield name + classes, entry
+
+
+def _class_table(report: Mapping[str, Any]) -> list[str]:
+    """A line per class: its records, its AUC, and its F1 where there are thresholds."""
+    columns = {"AUC": "class_auc", "F1 at fold 9's threshold": "class_f1_at_fold9_thresholds"}
+    columns = {title: name for title, name in columns.items() if name in report}
+    width = max(map(len, report["classes"]))
+    lines = ["  ".join(["class".ljust(width), "records", *(title.ljust(25) for title in columns)]).rstrip()]
+    for label, count in report["positives"].items():
+        entries = (report[name][label] for name in columns.values())
+        shown = (f"{_text(entry['value'])} {_range(entry)}" if entry["value"] is not None else "-" for entry in entries)
+        lines.append("  ".join([label.ljust(width), f"{count:7d}", *(text.ljust(25) for text in shown)]).rstrip())
+    return lines
 
 
 def _published_rows(model: str | None) -> dict[str, float]:

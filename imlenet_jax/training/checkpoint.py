@@ -27,7 +27,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import args as ocp_args
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from imlenet_jax.data.tasks import SUPERCLASS
+from imlenet_jax.data.tasks import SUB, SUPERCLASS, Task
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.files import conforms, read_json
 from imlenet_jax.models import Config, abstract_variables, create_model, make_config
@@ -71,7 +71,7 @@ class Meta:
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     data_fingerprint: str | None = None
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
-    task: str = SUPERCLASS.name
+    task: str = SUPERCLASS
     step: int = 0
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     records: dict[str, str] | None = None
@@ -83,6 +83,11 @@ class Meta:
     def network_config(self) -> Config:
         """The network's configuration."""
         return make_config(self.model, self.config)
+
+    @property
+    def asked(self) -> Task:
+        """What the network is asked, without the statements that make labels: those are the data's."""
+        return Task(self.task, tuple(self.classes), exclusive=self.task == SUB.name)
 
     @property
     def scaling(self) -> Scaler:

@@ -24,7 +24,7 @@ from imlenet_jax.data.loader import (
     train_batches,
     train_rows,
 )
-from imlenet_jax.data.tasks import Task, get_task
+from imlenet_jax.data.tasks import Task
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.metrics import (
     best_thresholds,
@@ -106,7 +106,7 @@ def fit(
     warn_undefined_auc(validation.labels, meta.classes)
     trainer = Trainer(meta, train, recipe, devices)
     predict = Predictor(create_model(meta.model, meta.network_config, dtype=DTYPES[recipe.dtype]), devices)
-    task = get_task(meta.task)
+    task = meta.asked
     state, unfinished = trainer.start(start, variables), start.unfinished if start else None
     history = list(start.meta.history) if start else []
     selection = Selection(recipe.patience, history)
@@ -148,8 +148,8 @@ class Trainer:
         if jax.process_count() > 1 and recipe.data_on_device:
             raise UserError("--data_on_device True: each of several processes reads only its part; choose False")
         self._meta, self._train, self._recipe, self._devices = meta, train, recipe, devices
-        self._task = get_task(meta.task)
-        self._optimizer = make_optimizer(meta.model, recipe.lr, self._task)
+        self._task = meta.asked
+        self._optimizer = make_optimizer(meta.model, recipe.lr, self._task.exclusive)
         network = create_model(meta.model, meta.network_config, devices.axis_name, DTYPES[recipe.dtype])
         exclusive = self._task.exclusive
         step = partial(train_step, network, self._optimizer, axis_name=devices.axis_name, exclusive=exclusive)

@@ -4,19 +4,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from imlenet_jax.data.tasks import SUPERCLASS, Task
 from imlenet_jax.models import entry
 
 
-def make_optimizer(model: str, learning_rate: float = 1e-3, task: Task = SUPERCLASS) -> optax.GradientTransformation:
+def make_optimizer(model: str, learning_rate: float = 1e-3, exclusive: bool = False) -> optax.GradientTransformation:
     """The optimizer that the reference trains a network with (`train.py`, `torch_train.py`).
 
-    For the superclasses, rajpurkar's gradients are clipped to an L2 norm of 1, each array by itself: keras' `clipnorm`.
+    rajpurkar's gradients are clipped to an L2 norm of 1, each array by itself: keras' `clipnorm`. Not for exclusive classes,
+    the sub-diagnosis of MI.
     """
     if entry(model).framework == "torch":
         return optax.adam(learning_rate, eps=1e-8)
     adam = optax.chain(scale_by_keras_adam(), optax.scale_by_learning_rate(learning_rate))
-    return optax.chain(clip_each_by_norm(1.0), adam) if model == "rajpurkar" and task is SUPERCLASS else adam
+    return optax.chain(clip_each_by_norm(1.0), adam) if model == "rajpurkar" and not exclusive else adam
 
 
 def clip_each_by_norm(max_norm: float) -> optax.GradientTransformation:

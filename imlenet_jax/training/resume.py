@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from imlenet_jax.data.tasks import get_task
 from imlenet_jax.errors import UserError
 from imlenet_jax.models import create_model, init_variables
 from imlenet_jax.training.checkpoint import SCORE, UNFINISHED, Meta, first_whole, load_meta, move_aside, restore, saved
@@ -136,7 +135,7 @@ def _load(wanted: Meta, path: Path, meta: Meta) -> Start:
         )
     if len(meta.history) != meta.epoch:
         raise UserError(f"{path} was written by a version that could not continue: --resume False starts anew")
-    optimizer = make_optimizer(meta.model, task=get_task(meta.task))
+    optimizer = make_optimizer(meta.model, exclusive=meta.asked.exclusive)
     network = create_model(meta.model, wanted.network_config)
     shapes = jax.eval_shape(lambda: new_state(init_variables(network, jax.random.key(0)), optimizer))
     leaves, structure = jax.tree.flatten(shapes.opt_state)

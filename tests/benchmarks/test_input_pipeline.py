@@ -13,13 +13,14 @@ with warnings.catch_warnings():  # at import, wfdb 4.3 meets a deprecation of pa
     warnings.simplefilter("ignore")
     from benchmarks.input_pipeline import drop_from_cache, label_counts, main
 from imlenet_jax.data.ptbxl import read_statements
+from imlenet_jax.data.tasks import ptbxl_tasks
 
 
 def test_label_counts_are_those_of_the_full_metadata(ptbxl_folder):
-    counts = label_counts(
-        ptbxl_folder / "ptbxl_database_full.csv", read_statements(ptbxl_folder / "scp_statements.csv")
-    )
-    assert list(counts.values()) == [21799, 21388, 4898, 2649, 5469, 9514, 5235, 17084, 2146, 2158]
+    tasks = ptbxl_tasks(read_statements(ptbxl_folder / "scp_statements.csv"))
+    counts = label_counts(ptbxl_folder / "ptbxl_database_full.csv", tasks)["superclass"]
+    assert list(counts.pop("classes").values()) == [4898, 2649, 5469, 9514, 5235]
+    assert list(counts.values()) == [21799, 21388, 17084, 2146, 2158, 27765]
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system keeps its page cache to itself")
@@ -47,5 +48,6 @@ def test_measures_a_small_data_set(tmp_path, monkeypatch, capsys):
     rates = ("cold", "first_epoch", "to_device")
     assert all(results[f"loader_{name}_records_per_s"] > 0 for name in rates)
     assert results["host_to_device_records_per_s"] > 0 and results["machine"]["versions"]["wfdb"]
-    assert results["labels"]["ptbxl_database.csv"]["rows"] == 40
+    assert results["labels"]["ptbxl_database.csv"]["superclass"]["rows"] == 40
+    assert sum(results["labels"]["ptbxl_database.csv"]["rhythm"]["classes"].values()) == 40
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == before

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from imlenet_jax.data.infarction import infarction_labels, reference_split
+from imlenet_jax.data.infarction import reference_split
+from imlenet_jax.data.tasks import SUB
 
 ASMI, IMI, NORM, NONE = [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]
 
@@ -26,12 +27,12 @@ ASMI, IMI, NORM, NONE = [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]
     ],
 )
 def test_a_record_has_exactly_one_class_or_is_left_out(codes, expected):
-    assert infarction_labels([codes], {}).tolist() == [expected]
+    assert SUB.labels([codes]).tolist() == [expected]
 
 
 def test_min_likelihood_drops_stated_ones_only():
     codes = [{"ASMI": 80.0}, {"ASMI": 0.0}, {"ASMI": 100.0, "IMI": 80.0}]
-    assert infarction_labels(codes, {}, min_likelihood=90).tolist() == [NONE, ASMI, ASMI]
+    assert SUB.labels(codes, min_likelihood=90).tolist() == [NONE, ASMI, ASMI]
 
 
 def test_the_reference_split_takes_the_first_normal_records_of_its_folds():

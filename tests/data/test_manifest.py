@@ -17,8 +17,8 @@ CONTENT = {
     "sampling_rate": 100,
     "length": 1000,
     "leads": ["I", "II"],
-    "classes": list(SUPERCLASSES),
-    "statements": {"IMI": "MI"},
+    "tasks": {"superclass": {"classes": list(SUPERCLASSES), "statements": {"IMI": "MI"}}},
+    "about": {"age": ["56", ""]},
     "ecg_id": [1, 2],
     "patient_id": [7, 7],
     "fold": [3, 3],
@@ -33,7 +33,7 @@ def test_comes_back_as_written(tmp_path):
     write_manifest(tmp_path / "new", CONTENT)
     content = read_manifest(tmp_path / "new")
     assert {key: content[key] for key in CONTENT} == CONTENT
-    assert (content["format"], content["version"]) == ("imlenet_jax shards", 1)
+    assert (content["format"], content["version"]) == ("imlenet_jax shards", 2)
     assert len(content["checksum"]) == 64
     assert [path.name for path in (tmp_path / "new").iterdir()] == [MANIFEST]
 
@@ -71,11 +71,11 @@ def test_rewritten_by_another_json_writer(tmp_path):
 
 
 def test_another_version(tmp_path, monkeypatch):
-    monkeypatch.setattr("imlenet_jax.data.manifest.VERSION", 2)
+    monkeypatch.setattr("imlenet_jax.data.manifest.VERSION", 3)
     write_manifest(tmp_path, CONTENT)
     monkeypatch.undo()
     with pytest.raises(
-        UserError, match=r"is of version 2, but this program reads version 1: delete the folder and run"
+        UserError, match=r"is of version 3, but this program reads version 2: delete the folder and run"
     ):
         read_manifest(tmp_path)
 
@@ -88,8 +88,10 @@ def test_another_version(tmp_path, monkeypatch):
         ("length", 10**12),
         ("leads", ["I", "I"]),
         ("leads", []),
-        ("classes", ["NORM"]),
-        ("statements", {"IMI": "XYZ"}),
+        ("tasks", {}),
+        ("tasks", {"own": {"classes": ["A", "A"], "statements": {}}}),
+        ("tasks", {"own": {"classes": ["A"], "statements": {"IMI": "XYZ"}}}),
+        ("about", {"age": ["56"]}),
         ("ecg_id", [1, 2**63]),
         ("patient_id", [7]),
         ("fold", [3, 11]),

@@ -18,6 +18,7 @@ from imlenet_jax.data.manifest import read_manifest
 from imlenet_jax.data.prepare import default_out, prepare, prepare_shards
 from imlenet_jax.data.ptbxl import LEADS, SUPERCLASSES
 from imlenet_jax.data.shards import open_shards
+from imlenet_jax.data.tasks import Task
 from imlenet_jax.errors import DataWarning, UserError
 
 pytestmark = pytest.mark.usefixtures("records_per_shard")
@@ -46,8 +47,11 @@ def test_everything_of_the_folder_is_in_the_shards(tiny_ptbxl, out):
     np.testing.assert_array_equal(dataset.patient_id, np.arange(24) // 2)
     np.testing.assert_array_equal(dataset.fold, np.arange(24) // 2 % 10 + 1)
     assert dataset.scp_codes[0] == {"NORM": 100.0, "SR": 0.0}
-    assert dataset.statements == {"NDT": "STTC", "NORM": "NORM", "IMI": "MI", "LVH": "HYP", "CRBBB": "CD"}
-    assert (dataset.leads, dataset.classes) == (LEADS, SUPERCLASSES)
+    statements = {"NDT": "STTC", "NORM": "NORM", "IMI": "MI", "LVH": "HYP", "CRBBB": "CD"}
+    assert dataset.task() == dataset.task("superclass") == Task("superclass", SUPERCLASSES, statements)
+    assert (dataset.leads, list(dataset.tasks)) == (LEADS, ["superclass", "diagnostic", "all"])
+    with pytest.raises(UserError, match="has no task 'rhythm': choose --task superclass or diagnostic or all"):
+        dataset.task("rhythm")
     assert sorted(path.name for path in out.iterdir()) == [
         ".lock", "manifest.json", *(f"shard-{number:05d}.npy" for number in range(5))
     ]  # fmt: skip
@@ -55,7 +59,7 @@ def test_everything_of_the_folder_is_in_the_shards(tiny_ptbxl, out):
 
 def test_the_scaler_is_that_of_labelled_records_of_folds_1_to_8(tiny_ptbxl, out):
     dataset = open_shards(prepare(tiny_ptbxl.path, out, progress=False))
-    labelled = np.array([bool(set(codes) & set(dataset.statements)) for codes in dataset.scp_codes])
+    labelled = np.array([bool(set(codes) & set(dataset.task().statements)) for codes in dataset.scp_codes])
     values = tiny_ptbxl.signals[labelled & (dataset.fold <= 8)] / 1000
     assert 0 < len(values) < 24
     np.testing.assert_allclose(dataset.scaler, (values.mean(), values.std()), rtol=1e-12)
@@ -64,7 +68,7 @@ def test_the_scaler_is_that_of_labelled_records_of_folds_1_to_8(tiny_ptbxl, out)
 def test_without_records_in_folds_1_to_8_only_the_scaler_is_lacking(tiny_ptbxl, out):
     tiny_ptbxl.rewrite_table("strat_fold", dict.fromkeys(range(24), "10"))
     dataset = open_shards(prepare(tiny_ptbxl.path, out, progress=False))
-    with pytest.raises(UserError, match="no records with a superclass in folds 1-8"):
+    with pytest.raises(UserError, match="no records with a class in folds 1-8"):
         _ = dataset.scaler
 
 

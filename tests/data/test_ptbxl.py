@@ -1,6 +1,5 @@
 """The two tables: labels, folds, and every way in which they can be wrong."""
 
-import csv
 import tempfile
 import tracemalloc
 from collections import Counter
@@ -12,41 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imlenet_jax.data.ptbxl import (
-    SUPERCLASSES,
+    Statement,
     parse_scp_codes,
     read_metadata,
     read_statements,
-    superclass_labels,
 )
 from imlenet_jax.errors import UserError
-
-
-@pytest.mark.parametrize(
-    "table, rows, labelled, classes, folds",
-    [
-        ("ptbxl_database.csv", 1987, 1965, (410, 215, 370, 1051, 467), (1481, 232, 252)),
-        ("ptbxl_database_full.csv", 21799, 21388, (4898, 2649, 5469, 9514, 5235), (17084, 2146, 2158)),
-    ],
-)
-def test_counts_are_those_of_the_data_set(ptbxl_folder, table, rows, labelled, classes, folds):
-    metadata = read_metadata(ptbxl_folder / table)
-    labels = superclass_labels(metadata.scp_codes, read_statements(ptbxl_folder / "scp_statements.csv"))
-    known = labels.any(axis=1)
-    fold = metadata.fold[known]
-    assert SUPERCLASSES == ("CD", "HYP", "MI", "NORM", "STTC")
-    assert (len(labels), int(known.sum())) == (rows, labelled)
-    assert tuple(labels.sum(axis=0, dtype=int)) == classes
-    assert (int((fold <= 8).sum()), int((fold == 9).sum()), int((fold == 10).sum())) == folds
-
-
-def test_labels_follow_the_reference_definition(ptbxl_folder):
-    with open(ptbxl_folder / "scp_statements.csv", newline="") as file:
-        classes = {row[""]: row["diagnostic_class"] for row in csv.DictReader(file) if row["diagnostic"] == "1.0"}
-    metadata = read_metadata(ptbxl_folder / "ptbxl_database.csv")
-    labels = superclass_labels(metadata.scp_codes, read_statements(ptbxl_folder / "scp_statements.csv"))
-    for codes, label in zip(metadata.scp_codes, labels, strict=True):
-        present = {classes[code] for code in codes if code in classes}
-        assert {SUPERCLASSES[column] for column in np.flatnonzero(label)} == present
 
 
 def test_columns_are_read_in_order(tiny_ptbxl):
@@ -55,21 +25,32 @@ def test_columns_are_read_in_order(tiny_ptbxl):
     assert metadata.patient_id.tolist()[:4] == [0, 0, 1, 1]
     assert metadata.fold.tolist()[18:22] == [10, 10, 1, 1]
     assert metadata.scp_codes[0] == {"NORM": 100.0, "SR": 0.0}
+    assert metadata.about == {}
     assert metadata.stems[-1] == "records100/00000/00024_lr"
     assert read_metadata(tiny_ptbxl.path / "ptbxl_database.csv", 500).stems[0] == "records500/00000/00001_hr"
 
 
-def test_likelihood_zero_means_not_stated_and_stays():
-    codes = [{"IMI": 0.0}, {"IMI": 14.0}, {"IMI": 15.0}, {"IMI": 15.0, "NORM": 10.0}, {}]
-    statements = {"IMI": "MI", "NORM": "NORM"}
-    mi, norm = SUPERCLASSES.index("MI"), SUPERCLASSES.index("NORM")
-    assert superclass_labels(codes, statements)[:, mi].tolist() == [1, 1, 1, 1, 0]
-    assert superclass_labels(codes, statements, 15)[:, [mi, norm]].tolist() == [[1, 0], [0, 0], [1, 0], [1, 0], [0, 0]]
+def test_what_else_is_known_of_a_record_is_kept(ptbxl_folder):
+    metadata = read_metadata(ptbxl_folder / "ptbxl_database.csv")
+    first = {name: cells[0] for name, cells in metadata.about.items()}
+    assert first == {
+        "age": "56.0",
+        "sex": "1",
+        "site": "0.0",
+        "device": "CS-12 E",
+        "validated_by": "",
+        "validated_by_human": "True",
+        "second_opinion": "False",
+    }
+    assert metadata.take([5, 0]).about["age"] == [metadata.about["age"][5], "56.0"]
 
 
-def test_only_diagnostic_statements_with_a_class_count(tiny_ptbxl):
-    statements = read_statements(tiny_ptbxl.path / "scp_statements.csv")
-    assert statements == {"NDT": "STTC", "NORM": "NORM", "IMI": "MI", "LVH": "HYP", "CRBBB": "CD"}
+def test_a_statement_is_diagnostic_of_form_or_of_rhythm(tiny_ptbxl, ptbxl_folder):
+    statements = {each.code: each for each in read_statements(ptbxl_folder / "scp_statements.csv")}
+    assert len(statements) == 71
+    assert statements["NDT"] == Statement("NDT", True, True, False, "STTC", "STTC")
+    assert statements["AFIB"] == Statement("AFIB", rhythm=True)
+    assert read_statements(tiny_ptbxl.path / "scp_statements.csv")[-1] == Statement("SR")
 
 
 @pytest.mark.parametrize("column", ["ecg_id", "patient_id", "scp_codes", "strat_fold", "filename_lr"])

@@ -57,7 +57,7 @@ def test_fit_scaler_is_the_mean_and_population_deviation(tiny_ptbxl, tmp_path):
 
 
 def test_no_records_no_scaler(shards):
-    with pytest.raises(UserError, match="no records with a superclass in the chosen folds"):
+    with pytest.raises(UserError, match="no records with a class in the chosen folds"):
         open_shards(shards).fit_scaler(np.array([], int))
 
 

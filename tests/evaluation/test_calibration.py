@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from imlenet_jax.data.tasks import SUPERCLASS, Task
+from imlenet_jax.data.ptbxl import SUPERCLASSES
+from imlenet_jax.data.tasks import Task
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.calibration import (
     calibration,
@@ -16,7 +17,8 @@ from imlenet_jax.evaluation.calibration import (
 )
 from imlenet_jax.evaluation.diagrams import draw_reliability, wilson_interval
 
-EXCLUSIVE = Task("three", ("A", "B", "C"), exclusive=True, labels=SUPERCLASS.labels)
+SEVERAL = Task("several", SUPERCLASSES)
+EXCLUSIVE = Task("three", ("A", "B", "C"), exclusive=True)
 
 
 def test_reliability_and_ece_by_hand():
@@ -42,7 +44,7 @@ def test_calibration_of_honest_and_of_shifted_probabilities():
     assert "mean" in format_calibration({"as trained": found}) and json.dumps(found, allow_nan=False)
 
 
-@pytest.mark.parametrize("task", [SUPERCLASS, EXCLUSIVE], ids=lambda task: task.name)
+@pytest.mark.parametrize("task", [SEVERAL, EXCLUSIVE], ids=lambda task: task.name)
 def test_temperature_is_found_and_repairs(task):
     draw = np.random.default_rng(1)
     logits = draw.normal(size=(6000, len(task.classes)))
@@ -62,7 +64,7 @@ def test_temperature_is_found_and_repairs(task):
 
 def test_temperature_of_perfect_separation_is_refused():
     with pytest.raises(UserError, match="--temperature True finds no best temperature"):
-        fit_temperature(SUPERCLASS, [[1], [0]], [[1.0], [-1.0]])
+        fit_temperature(SEVERAL, [[1], [0]], [[1.0], [-1.0]])
 
 
 def test_wilson_interval_of_a_textbook_example():

@@ -9,7 +9,7 @@ import pytest
 
 from imlenet_jax.data.ecg import ECG
 from imlenet_jax.data.ptbxl import LEADS
-from imlenet_jax.data.tasks import SUPERCLASS
+from imlenet_jax.data.tasks import Task
 from imlenet_jax.evaluation.explanation import PURPOSE, Explanation, explain
 
 
@@ -41,7 +41,7 @@ def test_of_exclusive_classes_the_most_probable_is_predicted():
 class Network:
     """In place of a Classifier: probabilities and attention that tell which record they are of."""
 
-    classes, leads, sampling_rate, task = ("CD", "MI"), LEADS, 100, SUPERCLASS
+    classes, leads, sampling_rate, task = ("CD", "MI"), LEADS, 100, Task("two", ("CD", "MI"))
 
     def __init__(self, model="imle_net", thresholds=(0.5, None)):
         self.meta = SimpleNamespace(model=model, thresholds=thresholds)

@@ -34,7 +34,7 @@ def call(tmp_path, monkeypatch):
 
 def test_a_split_is_summarised_and_drawn(call, tmp_path, synthetic_shards, capsys):
     dataset = open_shards(synthetic_shards)
-    meta = Meta("imle_net", SMALL, list(dataset.classes), list(dataset.leads), 100, {"mean": 0.0, "std": 0.2})
+    meta = Meta("imle_net", SMALL, list(dataset.task().classes), list(dataset.leads), 100, {"mean": 0.0, "std": 0.2})
     network = create_model("imle_net", make_config("imle_net", SMALL))
     with Checkpoints(tmp_path / "checkpoints/imle_net") as checkpoints:
         checkpoints.save(meta, variables=init_variables(network, jax.random.key(0)))

@@ -13,7 +13,7 @@ from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.ecg import read_ecg
 from imlenet_jax.data.ptbxl import LEADS, SUPERCLASSES
 from imlenet_jax.data.sources import read_source
-from imlenet_jax.data.tasks import SUB, SUPERCLASS
+from imlenet_jax.data.tasks import SUB, Task
 from imlenet_jax.models import create_model, init_variables, make_config
 from imlenet_jax.training.checkpoint import Checkpoints, Meta
 
@@ -25,10 +25,10 @@ def checkpoints(tmp_path_factory):
     """A folder with an untrained imle_net and its sub-diagnosis."""
     folder = tmp_path_factory.mktemp("inference") / "checkpoints"
     for name, thresholds, task in (
-        ("imle_net", [0.1, 0.9, 0.1, 0.9, None], SUPERCLASS),
+        ("imle_net", [0.1, 0.9, 0.1, 0.9, None], Task("superclass", SUPERCLASSES)),
         ("imle_net_sub", None, SUB),
         ("swapped/imle_net", None, SUB),
-        ("swapped/imle_net_sub", None, SUPERCLASS),
+        ("swapped/imle_net_sub", None, Task("superclass", SUPERCLASSES)),
     ):
         values = SMALL | {"classes": len(task.classes)}
         config = make_config("imle_net", values)
@@ -169,7 +169,9 @@ def test_long_recordings_give_one_answer_per_window(call, records, tmp_path):
 @pytest.mark.parametrize("sub", ["True", "False"])
 def test_a_checkpoint_for_the_other_task_is_refused(call, records, checkpoints, sub):
     status, _, err = call("--dir", records / "00001_lr", "--checkpoint_dir", checkpoints / "swapped", "--sub", sub)
-    assert status == 2 and "the checkpoint is for the task '" in err and "change --sub or --checkpoint_dir" in err
+    assert (
+        status == 2 and "the checkpoint is for the task '" in err and "change --task, --sub or --checkpoint_dir" in err
+    )
 
 
 @pytest.mark.parametrize(

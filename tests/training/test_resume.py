@@ -11,7 +11,7 @@ import pytest
 from benchmarks.faults import read_events
 from imlenet_jax.data.loader import select
 from imlenet_jax.data.shards import open_shards
-from imlenet_jax.data.tasks import SUB, SUPERCLASS
+from imlenet_jax.data.tasks import SUB
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import make_config
 from imlenet_jax.training.checkpoint import UNFINISHED, Checkpoints, Meta, load_meta, read_meta, restore, saved
@@ -40,8 +40,9 @@ class StopAfter(Watch):
 class Run:
     """Trainings of one small network, each in a folder of its own."""
 
-    def __init__(self, shards, folder, task=SUPERCLASS):
+    def __init__(self, shards, folder, task=None):
         dataset = open_shards(shards)
+        task = task or dataset.task()
         self.folder = folder
         self.splits = [select(dataset, folds, "training", task=task) for folds in (tuple(range(1, 8)), (8, 9, 10))]
         self.steps = len(self.splits[0]) // 8
