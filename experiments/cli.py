@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from imlenet_jax.data.leads import parse_lead
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import parse_json
 from imlenet_jax.training.start import explain
@@ -136,6 +137,20 @@ def json_object(text: str) -> dict:
         shown = text if len(text) <= 60 else f"{text[:57]}..."
         raise argparse.ArgumentTypeError(f"'{shown}' is not a JSON object such as '{{\"lstm_units\": 32}}'")
     return value
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between."""
+    return tuple(name.strip() for name in text.split(","))
+
+
+def lead_map(text: str) -> dict[str, str]:
+    """What names stand for which lead, as `MLII=II,V5R=V5`."""
+    pairs = [part.partition("=")[::2] for part in text.split(",")]
+    for name, lead in pairs:
+        if not name.strip() or parse_lead(lead) is None:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a list of NAME=LEAD such as MLII=II")
+    return {name.strip(): lead.strip() for name, lead in pairs}
 
 
 def add_data_flags(parser: Parser) -> None:

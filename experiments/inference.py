@@ -17,6 +17,8 @@ from experiments.cli import (
     add_precision_flag,
     boolean,
     execute,
+    lead_map,
+    names,
     positive_float,
     positive_int,
     run_name,
@@ -24,7 +26,6 @@ from experiments.cli import (
 from experiments.task import check_kind, check_task_flags, suffix
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.ecg import ECG, read_ecg
-from imlenet_jax.data.leads import parse_lead
 from imlenet_jax.data.records import UNITS_PER_MV
 from imlenet_jax.data.sources import TABLES, TableFormat, find_records
 from imlenet_jax.data.tasks import SUB, SUPERCLASS
@@ -59,10 +60,10 @@ def main() -> None:
     parser.add_argument("--figures", type=boolean, default=True, help="False writes the JSON only")
     parser.add_argument("--batchsize", type=positive_int, default=32, help="records per step")
     parser.add_argument("--sampling_rate", type=positive_float, help="of .csv and .npy files, Hz")
-    parser.add_argument("--leads", type=_names, help="columns of .csv and .npy files, as I,II,V1; a .csv may name them")
+    parser.add_argument("--leads", type=names, help="columns of .csv and .npy files, as I,II,V1; a .csv may name them")
     parser.add_argument("--unit", type=_unit, help="of .csv and .npy files: mV, uV or V; mV unless the columns say")
     parser.add_argument(
-        "--lead_map", type=_lead_map, default={}, help="names to take for a standard lead, as MLII=II,V5R=V5"
+        "--lead_map", type=lead_map, default={}, help="names to take for a standard lead, as MLII=II,V5R=V5"
     )
     add_precision_flag(parser)
     add_cache_flag(parser)
@@ -170,22 +171,10 @@ def _folder(out: Path, name: str, about: dict) -> Path:
     raise AssertionError
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
-
-
 def _unit(text: str) -> str:
     if text.casefold() not in UNITS_PER_MV:
         raise argparse.ArgumentTypeError(f"'{text}' is not mV, uV or V")
     return text
-
-
-def _lead_map(text: str) -> dict[str, str]:
-    pairs = [part.partition("=")[::2] for part in text.split(",")]
-    for name, lead in pairs:
-        if not name.strip() or parse_lead(lead) is None:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a list of NAME=LEAD such as MLII=II")
-    return {name.strip(): lead.strip() for name, lead in pairs}
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -88,3 +89,20 @@ def synthetic_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synthetic") / "data"
     write_dataset(folder, records=80, seed=3, progress=False)
     return prepare(folder, progress=False)
+
+
+@pytest.fixture
+def healthy_ecg():
+    """A function of (rate, seconds): a healthy ECG in mV, (samples, 12), the same heart at every rate."""
+    from imlenet_jax.data.heart import dipole, healthy, sinus_rhythm, twelve_leads
+
+    def make(rate: int = 500, seconds: float = 10) -> np.ndarray:
+        rng = np.random.default_rng(4)
+        heart = healthy(rng)
+        rhythm = sinus_rhythm(heart, seconds, rng)
+        samples = round(seconds * rate)
+        signal = twelve_leads(dipole(heart, rhythm, samples, rate) @ heart.lead_vectors.T)
+        eight = rng.normal(0, 0.005, (samples, 8))
+        return signal + twelve_leads(eight)
+
+    return make

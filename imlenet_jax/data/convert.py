@@ -76,8 +76,8 @@ class Part(NamedTuple):
 def finished(job: Job) -> Part | None:
     """The part of a shard that an interrupted run has completed and that is still whole, else None."""
     try:
-        seal, _, body = job.part.read_bytes().partition(b"\n")
-        if seal != _seal(body):
+        sealed, _, body = job.part.read_bytes().partition(b"\n")
+        if sealed != seal(body):
             return None
         part = Part(**parse_json(body))
         return part if part.key == job.key and zlib.crc32(job.target.read_bytes()) == part.crc32 else None
@@ -96,7 +96,7 @@ def convert(job: Job, advance: Callable[[int], None]) -> Part:
         UserError: a record is missing, damaged or of another shape.
     """
     length = SECONDS * job.sampling_rate
-    file, signals = _empty_array((len(job.stems), length, len(LEADS)))
+    file, signals = empty_array((len(job.stems), length, len(LEADS)))
     table: dict[tuple, int] = {}
     index: list[int] = []
     moments = Moments()
@@ -127,11 +127,12 @@ def convert(job: Job, advance: Callable[[int], None]) -> Part:
         flat,
     )
     body = canonical(part._asdict())
-    write_atomically(job.part, _seal(body) + b"\n" + body)
+    write_atomically(job.part, seal(body) + b"\n" + body)
     return part
 
 
-def _seal(body: bytes) -> bytes:
+def seal(body: bytes) -> bytes:
+    """The checksum line that stands before the JSON of a finished shard."""
     return hashlib.sha256(body).hexdigest().encode()
 
 
@@ -159,7 +160,7 @@ def _check_samples(by_lead: np.ndarray, sums: np.ndarray, recordings: list[Recor
     return flat
 
 
-def _empty_array(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def empty_array(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The bytes of a `.npy` file of int16 and the array inside them, so that nothing is copied to write it."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<i2", "fortran_order": False, "shape": shape})

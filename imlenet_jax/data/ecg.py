@@ -10,7 +10,7 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from imlenet_jax.data.leads import derivation, parse_lead, parse_leads
-from imlenet_jax.data.plausibility import implausible
+from imlenet_jax.data.plausibility import examine
 from imlenet_jax.data.ptbxl import LEADS, SECONDS
 from imlenet_jax.data.records import UNITS_PER_MV
 from imlenet_jax.data.sources import Source, TableFormat, read_source
@@ -22,17 +22,21 @@ class ECG(NamedTuple):
 
     Attributes:
         name: the record's; with the window, as in `rec[0-10s]`, where the recording is longer than one.
+        span: that window, `[0-10s]`; empty where there is but one.
         path: the file it was read from, of WFDB records the header.
         signal_mv: `(length, leads)` float32 in mV.
         notes: what was changed to get here: leads, units, rate, length.
         findings: what is implausible in it.
+        deflection_mv: that its leads typically have within a second; NaN where samples are missing.
     """
 
     name: str
+    span: str
     path: Path
     signal_mv: np.ndarray
     notes: tuple[str, ...]
     findings: tuple[str, ...]
+    deflection_mv: float
 
     @property
     def complete(self) -> bool:
@@ -76,11 +80,10 @@ def read_ecg(
     for number in range(count):
         window = signal[number * size : (number + 1) * size]
         span = f"[{number * seconds:g}-{(number + 1) * seconds:g}s]" if len(signal) > size else ""
-        findings = implausible(window, source.sampling_rate, leads)
+        findings, deflection = examine(window, source.sampling_rate, leads)
         signal_mv = resample(window, source.sampling_rate, sampling_rate)[: round(seconds * sampling_rate)]
-        windows.append(
-            ECG(source.name + span, source.path, signal_mv.astype(np.float32), tuple(notes), tuple(findings))
-        )
+        texts = tuple(notes), tuple(findings)
+        windows.append(ECG(source.name + span, span, source.path, signal_mv.astype(np.float32), *texts, deflection))
     return windows
 
 

@@ -90,7 +90,7 @@ def select(
     """
     task = task or dataset.task()
     labels = task.labels(dataset.scp_codes, min_likelihood)
-    rows = np.flatnonzero(np.isin(dataset.fold, folds) & labels.any(axis=1))
+    rows = np.flatnonzero(np.isin(dataset.fold, folds) & task.takes(labels))
     if not len(rows):
         numbers = ", ".join(map(str, folds))
         classes = ", ".join(task.classes[:5]) + (", ..." if len(task.classes) > 5 else "")

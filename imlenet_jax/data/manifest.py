@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from imlenet_jax.errors import UserError
-from imlenet_jax.files import MAX_JSON_BYTES, parse_json, read_limited, write_atomically
+from imlenet_jax.files import parse_json, read_limited, write_atomically
 
 MANIFEST = "manifest.json"
 VERSION = 2
+MAX_BYTES = 2**26  # some 200,000 records
 MAX_SECONDS = 60  # of a record; at least one
 _FORMAT = "imlenet_jax shards"
 _HEAD = b'{"checksum": "'
@@ -50,7 +51,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        data = read_limited(path, MAX_JSON_BYTES)
+        data = read_limited(path, MAX_BYTES)
         content = parse_json(data)
         version = content["version"] if content["format"] == _FORMAT else None
     except FileNotFoundError:
@@ -85,6 +86,7 @@ def _check(content: dict[str, Any]) -> None:
     for task in content["tasks"].values():
         classes = task["classes"]
         _need("tasks", _all(classes, lambda name: isinstance(name, str)) and len(set(classes)) == len(classes) > 0)
+        _need("tasks", type(task.get("unlabelled", False)) is bool)
         _need("tasks", set(task["statements"].values()) <= set(classes))
     for cells in content["about"].values():
         _need("about", _all(cells, lambda cell: isinstance(cell, str), records))

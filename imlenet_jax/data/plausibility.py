@@ -19,14 +19,19 @@ CONTRADICTION = 0.3  # of the limb leads' size (up to 0.02)
 
 
 def implausible(signal_mv: np.ndarray, sampling_rate: float, leads: Sequence[str]) -> list[str]:
-    """What is implausible in a recording `(samples, leads)` of some seconds, one sentence each; best before resampling.
+    """What is implausible in a recording `(samples, leads)` of some seconds, one sentence each; best before resampling."""
+    return examine(signal_mv, sampling_rate, leads)[0]
 
-    Missing samples end the search, since no network takes them.
+
+def examine(signal_mv: np.ndarray, sampling_rate: float, leads: Sequence[str]) -> tuple[list[str], float]:
+    """What is implausible, and by how many mV the leads that are not flat typically deflect within a second.
+
+    Missing samples end the search, since no network takes them; the deflection is NaN then, and 0 where all leads are flat.
     """
     missing = ~np.isfinite(signal_mv)
     if missing.any():
         places = [f"{lead} ({count} samples)" for lead, count in zip(leads, missing.sum(axis=0), strict=True) if count]
-        return [f"samples are missing in {', '.join(places)}"]
+        return [f"samples are missing in {', '.join(places)}"], float("nan")
     deflection = _deflection(signal_mv, sampling_rate)
     still = _longest_run(signal_mv) >= FLAT_SECONDS * sampling_rate
     flat = still | (deflection <= FLAT_SHARE * np.median(deflection))
@@ -37,10 +42,11 @@ def implausible(signal_mv: np.ndarray, sampling_rate: float, leads: Sequence[str
     if clipped.any():
         findings.append(f"saturated: {_names(leads, clipped)}; peaks are cut off")
     if flat.all():
-        return findings
-    findings += wrong_unit(float(np.median(deflection[~flat])))
+        return findings, 0.0
+    typical = float(np.median(deflection[~flat]))
+    findings += wrong_unit(typical)
     findings += _wrong_rate(signal_mv[:, ~flat], sampling_rate)
-    return findings + _wrong_leads(signal_mv, leads)
+    return findings + _wrong_leads(signal_mv, leads), typical
 
 
 def find_qrs(signal_mv: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, np.ndarray]:

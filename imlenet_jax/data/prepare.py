@@ -151,7 +151,7 @@ def _is_current(out: Path, data_dir: Path, sampling_rate: int, source: dict[str,
     try:
         content = read_manifest(out)
     except OldManifest:
-        return False  # the shards are as they were: only the manifest is written anew
+        return False  # made anew, which takes seconds
     if content["sampling_rate"] != sampling_rate:
         raise UserError(f"{out} holds shards at {content['sampling_rate']} Hz: choose another folder with --out")
     before = content["source"]

@@ -204,7 +204,10 @@ def open_shards(path: Path) -> Dataset:
         patient_id=np.array(content["patient_id"], np.int64),
         fold=np.array(content["fold"], np.int64),
         scp_codes=content["scp_codes"],
-        tasks={name: Task(name, tuple(of["classes"]), of["statements"]) for name, of in content["tasks"].items()},
+        tasks={
+            name: Task(name, tuple(of["classes"]), of["statements"], unlabelled=of.get("unlabelled", False))
+            for name, of in content["tasks"].items()
+        },
         about={name: np.array(cells, str) for name, cells in content["about"].items()},
         gain=calibrations.gain.astype(np.float32)[calibrations.number],
         baseline=calibrations.baseline.astype(np.float32)[calibrations.number],

@@ -22,6 +22,7 @@ class Task:
         classes: in the order of the network's outputs.
         statements: each statement that counts -> its class. Empty where only a network is asked, and no record.
         exclusive: whether a record has exactly one class (softmax) or any number (sigmoid).
+        unlabelled: whether a record may have none of the classes; else one without a class is left out.
         counted: the likelihoods at which a statement counts; at any likelihood where left out.
     """
 
@@ -29,10 +30,11 @@ class Task:
     classes: tuple[str, ...]
     statements: Mapping[str, str] = field(default_factory=dict)
     exclusive: bool = False
+    unlabelled: bool = False
     counted: Mapping[str, tuple[float, ...]] | None = None
 
     def labels(self, scp_codes: Sequence[Mapping[str, float]], min_likelihood: float | None = None) -> np.ndarray:
-        """The classes of each record: (n, classes) uint8, 0 or 1; a row of zeros has none and is left out.
+        """The classes of each record: (n, classes) uint8, 0 or 1; a row of zeros has none.
 
         A statement counts whatever its likelihood, 0 included, as in the PTB-XL benchmark and IMLE-Net. A record with
         several of exclusive classes has none.
@@ -53,6 +55,10 @@ class Task:
         if self.exclusive:
             labels[labels.sum(axis=1) > 1] = 0
         return labels
+
+    def takes(self, labels: np.ndarray) -> np.ndarray:
+        """Which records (n,) bool the task is about, by their labels (n, classes)."""
+        return np.ones(len(labels), bool) if self.unlabelled else (labels != 0).any(axis=1)
 
     def log_odds(self, logits: ArrayLike) -> NDArray[np.float64]:
         """Log-odds of each class `(n, classes)` from a network's logits; their sigmoid is the class's probability.

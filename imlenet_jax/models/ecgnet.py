@@ -56,7 +56,7 @@ class ResidualBlock(nn.Module):
             y = conv(self.kernel_size, padding=self.kernel_size // 2, name=f"conv{index}")(y)
         if x.shape[-1] != self.filters:
             x = conv(1, name="downsample")(x)
-        return max_pool(x, 2) + max_pool(y, 2) if self.halve else x + y
+        return max_pool(x, 2, summed=True) + max_pool(y, 2, summed=True) if self.halve else x + y
 
 
 class ECGNet(nn.Module):

@@ -242,18 +242,30 @@ def _forget_bias(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> j
     return jnp.zeros(shape, dtype).at[units : 2 * units].set(1)
 
 
-def max_pool(x: jax.Array, size: int, padding: str | tuple[int, int] = "VALID", stride: int | None = None) -> jax.Array:
-    """Maximum over `size` positions of `(n, positions, features)`, padded with -inf; the stride is `size` by default."""
+def max_pool(
+    x: jax.Array,
+    size: int,
+    padding: str | tuple[int, int] = "VALID",
+    stride: int | None = None,
+    summed: bool = False,
+) -> jax.Array:
+    """Maximum over `size` positions of `(n, positions, features)`, padded with -inf; the stride is `size` by default.
+
+    `summed` says that the output goes into a sum, with which comparisons become one pass on a TPU, too.
+    """
     if isinstance(padding, str) and stride in (None, size):
+        compare = partial(_block_max, size=size, fill=padding == "SAME")
+        if summed:
+            return compare(x)
         pool = partial(nn.max_pool, window_shape=(size,), strides=(size,), padding=padding)
-        return by_platform(x, tpu=pool, default=partial(_block_max, size=size, fill=padding == "SAME"))
+        return by_platform(x, tpu=pool, default=compare)
     pads = padding if isinstance(padding, str) else [padding]
     return nn.max_pool(x, (size,), strides=(stride or size,), padding=pads)
 
 
 def _block_max(x: jax.Array, size: int, fill: bool) -> jax.Array:
     # Windows that do not overlap: comparisons, whose gradient XLA fuses, where that of its own pool is a scatter. On a
-    # TPU bringing two neighbours apart is a copy, and the scatter an operation of its own: XLA's pool takes fewer cycles.
+    # TPU bringing two neighbours apart is a copy, and XLA's pool takes fewer cycles unless it parts two others.
     n, positions, features = x.shape
     blocks = -(-positions // size) if fill else positions // size
     missing = blocks * size - positions

@@ -115,20 +115,3 @@ def records_per_shard(monkeypatch) -> int:
     """Shards of 5 records, so that 24 make 5 shards."""
     monkeypatch.setattr("imlenet_jax.data.prepare.SHARD_SAMPLES", 5 * 1000)
     return 5
-
-
-@pytest.fixture
-def healthy_ecg():
-    """A function of (rate, seconds): a healthy ECG in mV, (samples, 12), the same heart at every rate."""
-    from imlenet_jax.data.heart import dipole, healthy, sinus_rhythm, twelve_leads
-
-    def make(rate: int = 500, seconds: float = 10) -> np.ndarray:
-        rng = np.random.default_rng(4)
-        heart = healthy(rng)
-        rhythm = sinus_rhythm(heart, seconds, rng)
-        samples = round(seconds * rate)
-        signal = twelve_leads(dipole(heart, rhythm, samples, rate) @ heart.lead_vectors.T)
-        eight = rng.normal(0, 0.005, (samples, 8))
-        return signal + twelve_leads(eight)
-
-    return make

@@ -63,7 +63,7 @@ class Network:
 def ecgs(count):
     signals = np.zeros((count, 1000, 12), np.float32)
     signals[:, 0, 0] = np.arange(count) / 8
-    return [ECG(f"r{row}", Path("r.hea"), signal, ("cut",), ("flat",)) for row, signal in enumerate(signals)]
+    return [ECG(f"r{row}", "", Path("r.hea"), signal, ("cut",), ("flat",), 1.0) for row, signal in enumerate(signals)]
 
 
 def test_every_ecg_gets_its_own_answer_in_batches_of_one_size():

@@ -27,7 +27,7 @@ def test_converts_once_and_counts(command, tmp_path):
     assert status == 0
     assert text.startswith("device: CPU (numpy only)\n20 of 20 records converted in ")
     assert f"shards: {tmp_path / 'out'}\n" in text
-    assert "with a class of 'superclass': 20 (CD " in text
+    assert "for task 'superclass': 20 (CD " in text
     status, text, _ = command("--data_dir", tmp_path / "data", "--out", tmp_path / "out")
     assert status == 0
     assert "all 20 records were prepared before: nothing to do" in text

@@ -112,14 +112,14 @@ def test_max_pool_pads_with_minus_infinity():
 
 @pytest.mark.parametrize(("size", "padding"), [(2, "VALID"), (2, "SAME"), (3, "SAME"), (3, "VALID")])
 @pytest.mark.parametrize("positions", [11, 12])
-@pytest.mark.parametrize("platform", [None, "tpu"])
-def test_max_pool_and_its_gradient_are_those_of_xla(size, padding, positions, platform):
+@pytest.mark.parametrize(("platform", "summed"), [(None, False), ("tpu", False), ("tpu", True)])
+def test_max_pool_and_its_gradient_are_those_of_xla(size, padding, positions, platform, summed):
     x = np.round(2 * _draw((4, positions, 3)))  # with ties, of which the first has the gradient
 
     def squared(pool):
         return lambda x: jnp.sum(jnp.square(pool(x)) * jnp.arange(1, 4))
 
-    ours = squared(lambda x: max_pool(x, size, padding))
+    ours = squared(lambda x: max_pool(x, size, padding, summed=summed))
     xla = squared(lambda x: nn.max_pool(x, (size,), strides=(size,), padding=padding))
     with as_if_on(platform):
         found = jax.value_and_grad(ours)(x)
