@@ -109,7 +109,7 @@ def arrange(
         )
     mv = {lead: _millivolts(source, lead, place) for lead, place in places.items()}
     columns = [sum(weight * mv[name] for name, weight in (weights[lead] or {}).items()) for lead in leads]
-    return np.stack(columns, axis=1), _arrangement_notes(source, places, weights)
+    return np.stack(columns).T, _arrangement_notes(source, places, weights)
 
 
 def _millivolts(source: Source, lead: str, place: int) -> np.ndarray:
