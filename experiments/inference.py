@@ -4,9 +4,12 @@ python -m experiments.inference --dir data/sample/04827_lr --model imle_net
 """
 
 import argparse
+import contextlib
+import csv
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -25,9 +28,9 @@ from experiments.cli import (
 )
 from experiments.task import check_kind, check_task_flags, suffix
 from imlenet_jax.classifier import Classifier, load
-from imlenet_jax.data.ecg import ECG, read_ecg
+from imlenet_jax.data.ecg import ECG, SHORT, read_ecg
 from imlenet_jax.data.records import UNITS_PER_MV
-from imlenet_jax.data.sources import TABLES, TableFormat, find_records
+from imlenet_jax.data.sources import TableFormat, find_records, is_table
 from imlenet_jax.data.tasks import SUB, SUPERCLASS
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.explanation import PURPOSE, Explanation, explain
@@ -35,9 +38,10 @@ from imlenet_jax.evaluation.figures import write_figures
 from imlenet_jax.evaluation.page import write_page
 from imlenet_jax.files import read_json, write_json
 from imlenet_jax.models import MODELS, entry
+from imlenet_jax.training.checkpoint import move_aside
 from imlenet_jax.training.parallel import print_devices
 
-REPORT, PAGE = "explanation.json", "channel_visualization.html"
+REPORT, PAGE, PREDICTIONS = "explanation.json", "channel_visualization.html", "predictions.csv"
 
 
 def main() -> None:
@@ -65,6 +69,7 @@ def main() -> None:
     parser.add_argument(
         "--lead_map", type=lead_map, default={}, help="names to take for a standard lead, as MLII=II,V5R=V5"
     )
+    parser.add_argument("--short", choices=SHORT, default=SHORT[0], help="recordings that do not fill a window")
     add_precision_flag(parser)
     add_cache_flag(parser)
     execute(parser, run)
@@ -76,8 +81,10 @@ def run(args: argparse.Namespace) -> None:
     check_task_flags(args)
     files = find_records(args.dir)
     table = TableFormat(args.sampling_rate, args.leads, args.unit)
-    if table != TableFormat() and not any(file.suffix in TABLES for file in files):
-        raise UserError("--sampling_rate, --leads and --unit are for .csv and .npy files; WFDB headers have their own")
+    if table != TableFormat() and not any(map(is_table, files)):
+        raise UserError(
+            "--sampling_rate, --leads and --unit are for .csv, .csv.gz and .npy files; WFDB headers have their own"
+        )
     if any(part.is_file() for part in (args.out, *args.out.parents)):
         raise UserError(f"--out {args.out} is, or lies below, a file: name a folder")
     print_devices()
@@ -94,7 +101,34 @@ def run(args: argparse.Namespace) -> None:
 
     failed: list[str] = []
     bar = tqdm(total=len(files), unit="ECG")
-    ecgs = _read_all(files, classifier, table, args.lead_map, bar, failed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with _open_predictions(args.out / PREDICTIONS, classifier.classes) as predictions:
+        _answer(args, files, table, classifier, folder, predictions, bar, failed)
+    bar.close()
+    print(f"{args.out / PREDICTIONS}\n{PURPOSE}")
+    if failed:
+        raise UserError(f"no prediction for {', '.join(failed)}, for the reasons given above")
+
+
+def _answer(
+    args: argparse.Namespace,
+    files: list[Path],
+    table: TableFormat,
+    classifier: Classifier,
+    folder: Path,
+    predictions: TextIO,
+    bar: tqdm,
+    failed: list[str],
+) -> None:
+    """Predict and explain all files, and write each answer when it is there."""
+    rows = csv.writer(predictions)
+
+    def refuse(name: str, file: Path, reason: str) -> None:
+        failed.append(name)
+        rows.writerow([name, file, *[""] * (2 * len(classifier.classes)), reason])
+        bar.update()
+
+    ecgs = _read_all(files, classifier, table, args, bar, refuse)
     size = 0
     while batch := list(itertools.islice(ecgs, args.batchsize)):
         size = max(size, len(batch))  # a first batch that is not full is the only one
@@ -105,32 +139,42 @@ def run(args: argparse.Namespace) -> None:
             if args.figures:
                 write_figures(explanation, results)
                 write_page(explanation, results / PAGE)
+            decisions = ["" if yes is None else int(yes) for yes in explanation.predicted]
+            probabilities = [f"{value:.6f}" for value in explanation.probabilities]
+            rows.writerow([ecg.name, ecg.path, *probabilities, *decisions, "; ".join(explanation.notes)])
+            predictions.flush()
             tqdm.write(_summary(explanation, results))
             bar.update()
-    bar.close()
-    print(PURPOSE)
-    if failed:
-        raise UserError(f"no prediction for {', '.join(failed)}, for the reasons given above")
+
+
+@contextlib.contextmanager
+def _open_predictions(path: Path, classes: tuple[str, ...]) -> Iterator[TextIO]:
+    """The table of all answers, written as they come; that of an earlier call is moved aside."""
+    if old := move_aside(path):
+        print(f"earlier predictions moved to {old}")
+    columns = [f"{kind}_{name}" for kind in ("prob", "predicted") for name in classes]
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerow(["name", "file", *columns, "notes"])
+        yield file
 
 
 def _read_all(
     files: list[Path],
     classifier: Classifier,
     table: TableFormat,
-    lead_map: dict[str, str],
+    args: argparse.Namespace,
     bar: tqdm,
-    failed: list[str],
+    refuse: Callable[[str, Path, str], None],
 ) -> Iterator[ECG]:
-    """The windows of all files that can be predicted; says what is implausible, and adds to `failed` what cannot be."""
+    """The windows of all files that can be predicted; says what is implausible, and calls `refuse` for what cannot be."""
     rate, leads = classifier.sampling_rate, classifier.leads
     seconds = classifier.meta.network_config.length / rate
     for file in files:
         try:
-            windows = read_ecg(file, leads, rate, seconds, table, lead_map)
+            windows = read_ecg(file, leads, rate, seconds, table, args.lead_map, args.short)
         except (UserError, OSError) as error:
             tqdm.write(f"unusable: {error}")
-            failed.append(str(file))
-            bar.update()
+            refuse(str(file), file, str(error))
             continue
         bar.total += len(windows) - 1
         for ecg in windows:
@@ -139,8 +183,7 @@ def _read_all(
             if ecg.complete:
                 yield ecg
             else:
-                failed.append(f"{ecg.name} ({file})")
-                bar.update()
+                refuse(f"{ecg.name} ({file})", file, "; ".join(ecg.findings))
 
 
 def _summary(explanation: Explanation, folder: Path) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.cli import Parser, boolean, execute, lead_map, names, positive_float, positive_int
+from imlenet_jax.data.ecg import SHORT
 from imlenet_jax.data.leads import parse_lead
 from imlenet_jax.data.listing import Listing, read_listing
 from imlenet_jax.data.open import shards_folder
@@ -46,6 +47,7 @@ def main() -> None:
     own.add_argument("--seconds", type=positive_float, default=SECONDS, help="of each record; longer ones are cut")
     own.add_argument("--leads", type=names, default=LEADS, help="of each record, in this order")
     own.add_argument("--lead_map", type=lead_map, default={}, help="names to take for a standard lead, as MLII=II")
+    own.add_argument("--short", choices=SHORT, default=SHORT[0], help="recordings of less than --seconds")
     execute(parser, run)
 
 
@@ -67,7 +69,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _prepare_ptbxl(args: argparse.Namespace) -> Prepared:
-    for flag, usual in (("root", None), ("labels", None), ("seconds", SECONDS), ("leads", LEADS), ("lead_map", {})):
+    for flag, usual in (
+        ("root", None),
+        ("labels", None),
+        ("seconds", SECONDS),
+        ("leads", LEADS),
+        ("lead_map", {}),
+        ("short", SHORT[0]),
+    ):
         if getattr(args, flag) != usual:
             raise UserError(f"--{flag} is for your own recordings: give --records, too, or leave it out")
     if args.sampling_rate not in SAMPLING_RATES:
@@ -93,7 +102,7 @@ def _prepare_own(args: argparse.Namespace) -> tuple[Prepared, Listing]:
             "correct the paths or --root, or go on with what is there with --allow_missing True"
         )
     out = args.out or args.records.parent / f"imlenet_shards_{args.sampling_rate}"
-    shape = Shape(leads, args.sampling_rate, args.seconds, args.lead_map)
+    shape = Shape(leads, args.sampling_rate, args.seconds, args.lead_map, args.short)
     return prepare_own(listing, out, shape, args.workers), listing
 
 

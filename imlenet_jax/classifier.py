@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from imlenet_jax.data.plausibility import wrong_unit
+from imlenet_jax.data.plausibility import typical_deflection, wrong_unit
+from imlenet_jax.data.ptbxl import LEADS
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import create_model
 from imlenet_jax.training.checkpoint import Meta, load_variables
@@ -18,6 +19,8 @@ from imlenet_jax.training.compilation import use_cache
 from imlenet_jax.training.outcomes import fetched
 from imlenet_jax.training.precision import PRECISIONS, precision
 from imlenet_jax.training.start import devices
+
+SHOWN = 32  # records that are looked at for a wrong unit
 
 
 def load(
@@ -153,7 +156,9 @@ class Classifier:
         bad = np.flatnonzero(~np.isfinite(signals).all(axis=(1, 2)))
         if bad.size:
             raise UserError(f"record {bad[0]} of the signals holds NaN or infinite values; leave it out or mend it")
-        for finding in wrong_unit(float(np.median(np.ptp(signals, axis=1)))):
+        # Of a few records: many are hardly all wrong in different ways.
+        deflection = typical_deflection(signals[:SHOWN], self.sampling_rate)
+        for finding in wrong_unit(deflection, twelve=len(self.leads) == len(LEADS)):
             warnings.warn(f"signals: {finding}", DataWarning, stacklevel=4)
         return signals
 

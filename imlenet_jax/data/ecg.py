@@ -1,7 +1,7 @@
 """An ECG from any source as a network takes it: windows of ten seconds in mV, at its rate and in its order of leads."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +13,10 @@ from imlenet_jax.data.leads import derivation, parse_lead, parse_leads
 from imlenet_jax.data.plausibility import examine
 from imlenet_jax.data.ptbxl import LEADS, SECONDS
 from imlenet_jax.data.records import UNITS_PER_MV
-from imlenet_jax.data.sources import Source, TableFormat, read_source
+from imlenet_jax.data.sources import Source, TableFormat, read_sources
 from imlenet_jax.errors import UserError
+
+SHORT = ("refuse", "pad", "repeat")
 
 
 class ECG(NamedTuple):
@@ -22,7 +24,7 @@ class ECG(NamedTuple):
 
     Attributes:
         name: the record's; with the window, as in `rec[0-10s]`, where the recording is longer than one.
-        span: that window, `[0-10s]`; empty where there is but one.
+        span: which of several recordings in the file it is, and that window, as in `[3][0-10s]`; empty where there is but one.
         path: the file it was read from, of WFDB records the header.
         signal_mv: `(length, leads)` float32 in mV.
         notes: what was changed to get here: leads, units, rate, length.
@@ -51,40 +53,70 @@ def read_ecg(
     seconds: float = SECONDS,
     table: TableFormat | None = None,
     lead_map: Mapping[str, str] | None = None,
+    short: str = "refuse",
 ) -> list[ECG]:
     """Read a recording in windows of `seconds`; what is left at its end is dropped, and the notes say so.
 
     Args:
-        path: a WFDB record (with or without `.hea`), a `.csv` or a `.npy` file.
+        path: a WFDB record (with or without `.hea`), a `.csv`, `.csv.gz` or `.npy` file.
         leads: the leads that are wanted, in this order. Limb leads that are missing are computed from two others.
         sampling_rate: that is wanted, Hz.
         seconds: that are wanted.
         table: sampling rate, leads and unit of a `.csv` or `.npy` file.
         lead_map: names to take for a standard lead, such as `{"MLII": "II"}`.
+        short: what becomes of a recording that lasts less than `seconds`, but half of it or more: `refuse`, `pad` (each
+            lead stays at its median after the end) or `repeat` (it begins again).
 
     Raises:
         UserError: the file cannot be read, a lead is missing or in no unit of voltage, or the recording is too short.
     """
-    source = read_source(Path(path), table)
+    wanted = (leads, sampling_rate, seconds, lead_map, short)
+    return [ecg for source in read_sources(Path(path), table) for ecg in _windows(source, *wanted)]
+
+
+def _windows(
+    source: Source,
+    leads: Sequence[str],
+    sampling_rate: int,
+    seconds: float,
+    lead_map: Mapping[str, str] | None,
+    short: str,
+) -> Iterator[ECG]:
+    """The windows of one recording."""
     signal, notes = arrange(source, leads, lead_map)
-    size = math.ceil(seconds * source.sampling_rate)  # never too short once resampled
+    rate = source.sampling_rate
+    size = math.ceil(seconds * rate)  # never too short once resampled
+    recorded = len(signal)
+    if recorded < size:
+        signal = _lengthened(source, signal, size, short)
+        notes.append(f"{recorded / rate:g} s were {'repeated' if short == 'repeat' else 'padded'} to {seconds:g} s")
     count = len(signal) // size
-    if count == 0:
-        raise UserError(f"{source.path} lasts {len(signal) / source.sampling_rate:g} s, less than {seconds:g} s")
-    rest = len(signal) / source.sampling_rate - count * seconds
+    rest = len(signal) / rate - count * seconds
     if len(signal) > count * size:
         notes.append(f"the last {rest:.3g} s were dropped, as they fill no window of {seconds:g} s")
-    if source.sampling_rate != sampling_rate:
-        notes.append(f"resampled from {source.sampling_rate:g} to {sampling_rate} Hz")
-    windows = []
+    if rate != sampling_rate:
+        notes.append(f"resampled from {rate:g} to {sampling_rate} Hz")
     for number in range(count):
         window = signal[number * size : (number + 1) * size]
         span = f"[{number * seconds:g}-{(number + 1) * seconds:g}s]" if len(signal) > size else ""
-        findings, deflection = examine(window, source.sampling_rate, leads)
-        signal_mv = resample(window, source.sampling_rate, sampling_rate)[: round(seconds * sampling_rate)]
-        texts = tuple(notes), tuple(findings)
-        windows.append(ECG(source.name + span, span, source.path, signal_mv.astype(np.float32), *texts, deflection))
-    return windows
+        findings, deflection = examine(window[:recorded], rate, leads)
+        signal_mv = resample(window, rate, sampling_rate)[: round(seconds * sampling_rate)].astype(np.float32)
+        name = source.name + span
+        yield ECG(name, source.part + span, source.path, signal_mv, tuple(notes), tuple(findings), deflection)
+
+
+def _lengthened(source: Source, signal: np.ndarray, size: int, short: str) -> np.ndarray:
+    """A recording that does not fill a window, made to."""
+    lasts, wanted = len(signal) / source.sampling_rate, size / source.sampling_rate
+    if short == "refuse":
+        raise UserError(
+            f"{source.path} lasts {lasts:g} s, less than {wanted:g} s: leave it out, or take it with --short pad or repeat"
+        )
+    if 2 * len(signal) < size:
+        raise UserError(f"{source.path} lasts {lasts:g} s, less than half of {wanted:g} s: leave it out")
+    if short == "repeat":
+        return np.concatenate([signal, signal[: size - len(signal)]])
+    return np.concatenate([signal, np.repeat(np.nanmedian(signal, axis=0)[None], size - len(signal), axis=0)])
 
 
 def arrange(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imlenet_jax.data.records import read_header
-from imlenet_jax.data.sources import TABLES, TableFormat, find_records
+from imlenet_jax.data.sources import TableFormat, find_records, is_table
 from imlenet_jax.errors import UserError
 
 _COMMENT = re.compile(r"#\s*(Dx|Age|Sex)\s*:\s*(.*?)\s*", re.IGNORECASE)
@@ -66,9 +66,8 @@ def folder_rows(folder: Path, table: TableFormat) -> list[Row]:
     for place in classes:
         for file in find_records([place]):
             record = file.relative_to(folder)
-            is_table = file.suffix in TABLES
-            name = record.as_posix() if is_table else record.with_suffix("").as_posix()
-            rows.append(Row(name, (place.name,), format=table if is_table else TableFormat()))
+            name = record.as_posix() if is_table(file) else record.with_suffix("").as_posix()
+            rows.append(Row(name, (place.name,), format=table if is_table(file) else TableFormat()))
     return rows
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from imlenet_jax.data.ptbxl import ABOUT, MAX_TABLE_BYTES, check_patients
-from imlenet_jax.data.sources import TABLES, TableFormat
+from imlenet_jax.data.sources import TableFormat, file_of, is_table
 from imlenet_jax.errors import UserError
 
 RECORD, PATIENT, FOLD, SPLIT, LABELS = "record", "patient_id", "fold", "split", "labels"
@@ -82,7 +82,7 @@ def read_listing(path: Path, root: Path | None = None, classes: Sequence[str] | 
     record = [_parse(_record, cell, RECORD, at) for cell, at in zip(columns[RECORD], where, strict=True)]
     _check_once(record, lines, path)
     root = path.parent if root is None else root
-    files = [_file(root / name) for name in record]
+    files = [file_of(root / name) for name in record]
     names, labels = _labels(columns, where, path, classes)
     patient = columns.get(PATIENT, record)
     if "" in patient:
@@ -176,12 +176,6 @@ def _check_once(record: list[str], lines: list[int], path: Path) -> None:
         first[name] = line
 
 
-def _file(path: Path) -> Path:
-    if path.suffix in TABLES:
-        return path
-    return path.with_suffix(".hea") if path.suffix in (".hea", ".dat", ".mat") else Path(f"{path}.hea")
-
-
 def _labels(
     columns: dict[str, list[str]], where: list[str], path: Path, wanted: Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[list[str]]]:
@@ -254,7 +248,7 @@ def _crossing(patient: list[str], fold: np.ndarray) -> str:
 
 def _format(columns: dict[str, list[str]], row: int, where: str, file: Path) -> TableFormat:
     cells = {name: columns[name][row] for name in _FORMAT if name in columns}
-    if file.suffix not in TABLES:
+    if not is_table(file):
         return TableFormat()
     rate = _parse(_rate, cells["sampling_rate"], "sampling_rate", where) if cells.get("sampling_rate") else None
     unit = _parse(_unit, cells["unit"], "unit", where) if cells.get("unit") else None

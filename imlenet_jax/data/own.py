@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import time
+import warnings
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,11 +24,12 @@ from imlenet_jax.data.convert import empty_array, seal
 from imlenet_jax.data.ecg import read_ecg
 from imlenet_jax.data.listing import Listing
 from imlenet_jax.data.manifest import MANIFEST, VERSION, OldManifest, canonical, read_manifest, write_manifest
+from imlenet_jax.data.plausibility import wrong_source
 from imlenet_jax.data.prepare import SCALER_FOLDS, SHARD_SAMPLES, Prepared, usable_cores
 from imlenet_jax.data.ptbxl import LEADS, SECONDS
 from imlenet_jax.data.scaling import Moments, sums_and_squares
 from imlenet_jax.data.sources import TableFormat
-from imlenet_jax.errors import UserError
+from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.files import exclusive, parse_json, write_atomically
 
 OWN = "own recordings"
@@ -40,12 +42,13 @@ _REPORT_COLUMNS = ("record", "windows", "why_left_out", "changed", "implausible"
 
 @dataclass(frozen=True)
 class Shape:
-    """What every record of the shards is: leads, Hz, seconds, and which names stand for a lead."""
+    """What every record of the shards is: leads, Hz, seconds, which names stand for a lead, what becomes of short ones."""
 
     leads: tuple[str, ...] = LEADS
     sampling_rate: int = 100
     seconds: float = SECONDS
     lead_map: Mapping[str, str] = field(default_factory=dict)
+    short: str = "refuse"
 
     @property
     def length(self) -> int:
@@ -116,7 +119,7 @@ def take(path: Path, table: TableFormat, shape: Shape) -> Taken:
     """Read one recording; what cannot be read is no error here, but said in the result."""
     nothing = np.empty((0, shape.length, len(shape.leads)), np.int16)
     try:
-        windows = read_ecg(path, shape.leads, shape.sampling_rate, shape.seconds, table, shape.lead_map)
+        windows = read_ecg(path, shape.leads, shape.sampling_rate, shape.seconds, table, shape.lead_map, shape.short)
     except (UserError, OSError) as error:
         return Taken(nothing, [], [], str(error), "", "", float("nan"))
     whole = [window for window in windows if window.complete]
@@ -191,6 +194,9 @@ class Writer:
         if not shards:
             raise UserError(f"no recording of {self.listing.path} can be used: {self.out / REPORT} says why")
         write_manifest(self.out, self._manifest(shards))
+        told = wrong_source(np.array([line[-1] for line in report], float))
+        if told:
+            warnings.warn(f"{self.listing.path}: {told}", DataWarning, 4)
         keep = {self._target(number) for number in range(len(shards))}
         for path in list(self.out.glob("shard-*")):
             if path not in keep:
@@ -299,7 +305,7 @@ def write_report(path: Path, listing: Listing, lines: list[list[Any]]) -> None:
 def _key(listing: Listing, shape: Shape) -> str:
     """sha256 of all that decides what the shards hold, but the recordings themselves; it moves with the folder."""
     root = os.path.relpath(listing.root.resolve(), listing.path.resolve().parent)
-    settings = [shape.leads, shape.sampling_rate, shape.seconds, sorted(shape.lead_map.items())]
+    settings = [shape.leads, shape.sampling_rate, shape.seconds, sorted(shape.lead_map.items()), shape.short]
     return hashlib.sha256(canonical([VERSION, listing.checksum, listing.classes, root, *settings])).hexdigest()
 
 

@@ -1,6 +1,7 @@
 """Is this an ECG as its file describes it? Tests for what goes wrong with leads, units and rates; never a diagnosis.
 
-Each bound lies well outside what 1,987 records of PTB-XL show at 100 Hz (their range is given beside it).
+Each bound lies outside what 1,987 records of PTB-XL show at 100 Hz (their range is given beside it), but for the deflection
+and for arms that are swapped, where `docs/recordings.md` says how many of these are marked.
 """
 
 import math
@@ -9,13 +10,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from imlenet_jax.data.leads import LIMB
+from imlenet_jax.data.ptbxl import LEADS
 
 FLAT_SECONDS = 1.0  # of one value without a break (PTB-XL: up to 0.33)
 FLAT_SHARE = 0.02  # of the deflection that the other leads have (from 0.10)
 CLIPPED_RUNS, CLIPPED_RUN_SECONDS, CLIPPED_SECONDS = 4, 0.02, 0.5  # at a lead's very extreme (up to 2 runs; 0.27 s)
-DEFLECTION_MV = (0.03, 30.0)  # within a second, of the median lead (0.36 to 3.5)
+DEFLECTION_MV = (0.39, 3.0)  # within a second, of the median of twelve leads (all but 3 of 1,987; median 1.02)
+FEW_LEADS_MV = (0.15, 5.0)  # of fewer leads (0.16 to 5.4, single leads included)
+FAR_MV = (0.02, 100.0)  # beyond these it is no wrong gain, but another unit
+SOURCE_MV = (0.4, 2.5)  # of many recordings together (of 20 at random: 0.79 to 1.33)
+ARMS = -0.5  # correlation of the mean beat in I with V5 and with V6, where aVR is upright (below it: 2 of 1,987)
 HEART_RATE = (20.0, 300.0)  # per minute (31 to 171)
 QRS_SECONDS = (0.045, 0.22)  # as measured here (0.05 to 0.20)
+FEW = 20  # recordings that say nothing of their source
 CONTRADICTION = 0.3  # of the limb leads' size (up to 0.02)
 
 
@@ -46,9 +53,12 @@ def examine(signal_mv: np.ndarray, sampling_rate: float, leads: Sequence[str]) -
     if flat.all():
         return findings, 0.0
     typical = float(np.median(deflection[~flat]))
-    findings += wrong_unit(typical)
-    findings += _wrong_rate(by_lead[~flat].T, sampling_rate)
-    return findings + _wrong_leads(by_lead, leads), typical
+    rate = _wrong_rate(by_lead[~flat].T, sampling_rate)
+    if not rate or not FAR_MV[0] <= typical <= FAR_MV[1]:  # a wrong rate changes what lies within a second
+        findings += wrong_unit(typical, twelve=len(leads) >= len(LEADS))
+    findings += rate
+    findings += _wrong_leads(by_lead, leads)
+    return findings + _swapped_arms(by_lead, sampling_rate, leads), typical
 
 
 def find_qrs(signal_mv: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, np.ndarray]:
@@ -70,13 +80,36 @@ def find_qrs(signal_mv: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, n
     return peaks, np.array(widths, float) / sampling_rate
 
 
-def wrong_unit(deflection: float) -> list[str]:
+def wrong_unit(deflection: float, twelve: bool = True) -> list[str]:
     """A sentence where leads that deflect by so many mV, as a rule, are not in mV; none for those that lie flat."""
-    low, high = DEFLECTION_MV
+    low, high = DEFLECTION_MV if twelve else FEW_LEADS_MV
     if low <= deflection <= high or deflection == 0:
         return []
-    hint = "is it in uV, or in steps of the converter?" if deflection > high else "is it in V?"
-    return [f"the leads typically deflect by {float(f'{deflection:.3g}'):g} mV: {hint}"]
+    return [f"the leads typically deflect by {float(f'{deflection:.3g}'):g} mV: {_hint(deflection)}"]
+
+
+def wrong_source(deflections: np.ndarray) -> str:
+    """A sentence where many recordings together deflect as no population does; empty where they do not, or are few."""
+    known = deflections[np.isfinite(deflections) & (deflections > 0)]
+    typical = float(np.median(known)) if len(known) >= FEW else 0.0
+    low, high = SOURCE_MV
+    if not typical or low <= typical <= high:
+        return ""
+    return (
+        f"these {len(known)} recordings typically deflect by {float(f'{typical:.3g}'):g} mV, and ECGs by about 1 mV: "
+        f"{_hint(typical)} Correct that before training"
+    )
+
+
+def typical_deflection(signals_mv: np.ndarray, sampling_rate: float) -> float:
+    """The median over records, leads and seconds of highest less lowest value: signals (n, samples, leads)."""
+    return float(np.median([_deflection(np.asarray(signal).T, sampling_rate) for signal in signals_mv]))
+
+
+def _hint(deflection: float) -> str:
+    if deflection > FAR_MV[1]:
+        return "is it in uV, or in steps of the converter?"
+    return "is it in V?" if deflection < FAR_MV[0] else "is the gain in its header right?"
 
 
 def _wrong_rate(signal_mv: np.ndarray, sampling_rate: float) -> list[str]:
@@ -102,7 +135,9 @@ def _wrong_leads(by_lead: np.ndarray, leads: Sequence[str]) -> list[str]:
     limb = limb - limb.mean(axis=1, keepdims=True)
     one, two = limb[limbs.index("I")], limb[limbs.index("II")]
     # No matrix product: BLAS would start threads in each of the processes that read.
-    difference = np.stack([row - a * one - b * two for row, (a, b) in zip(limb, (LIMB[lead] for lead in limbs), strict=True)])
+    difference = np.stack(
+        [row - a * one - b * two for row, (a, b) in zip(limb, (LIMB[lead] for lead in limbs), strict=True)]
+    )
     share = np.sqrt((difference**2).mean(axis=1) / max((limb**2).mean(), 1e-24))
     wrong = share > CONTRADICTION
     if not wrong.any():
@@ -110,6 +145,27 @@ def _wrong_leads(by_lead: np.ndarray, leads: Sequence[str]) -> list[str]:
     return [
         f"{_names(limbs, wrong)} {'contradicts' if wrong.sum() == 1 else 'contradict'} I and II: are limb leads misnamed, swapped or inverted?"
     ]
+
+
+def _swapped_arms(by_lead: np.ndarray, sampling_rate: float, leads: Sequence[str]) -> list[str]:
+    """Electrodes of the arms exchanged: lead I is inverted against V5 and V6, and aVR, which is aVL then, is upright."""
+    if not {"I", "aVR", "V5", "V6"} <= set(leads):
+        return []
+    names = list(leads)
+    four = by_lead[[names.index(lead) for lead in ("I", "aVR", "V5", "V6")]]
+    half = round(0.06 * sampling_rate)
+    peaks, _ = find_qrs(by_lead.T, sampling_rate)
+    beats = [four[:, peak - half : peak + half + 1] for peak in peaks if half <= peak < four.shape[1] - half]
+    if not beats:
+        return []
+    beat = np.median(beats, axis=0) - np.median(four, axis=1)[:, None]
+    if (beat.std(axis=1) < 1e-6).any():
+        return []
+    correlation = np.corrcoef(beat)
+    upright = beat.max(axis=1) + beat.min(axis=1) > 0
+    if max(correlation[0, 2], correlation[0, 3]) < ARMS and upright[1] and not upright[0]:
+        return ["I is inverted against V5 and V6, and aVR upright: are the electrodes of the arms swapped?"]
+    return []
 
 
 def _deflection(by_lead: np.ndarray, sampling_rate: float) -> np.ndarray:

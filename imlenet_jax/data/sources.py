@@ -1,11 +1,13 @@
 """Recordings as they lie on disk, in whatever leads, units and rate: WFDB records, `.csv` and `.npy` files."""
 
 import csv
+import gzip
 import itertools
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from imlenet_jax.errors import UserError
 MAX_CSV_BYTES = 2**30
 MAX_ROW = 2**16  # characters in the first row of a .csv
 SAMPLING_RATES = (50, 50_000)  # Hz: less holds no QRS complex, more no ECG has
-TABLES = (".csv", ".npy")
+TABLES = (".csv", ".npy", ".csv.gz")
 _RESTORE = "restore the record or leave it out"
 
 
@@ -39,7 +41,7 @@ class TableFormat:
 class Source(NamedTuple):
     """A recording as its file has it: `signal` is `(samples, columns)`, numbers in `units`; NaN where samples are missing.
 
-    `notes` say what had to be assumed.
+    `notes` say what had to be assumed; `part` is which of several recordings in a file it is, as `[3]`.
     """
 
     path: Path
@@ -48,71 +50,97 @@ class Source(NamedTuple):
     leads: tuple[str, ...]
     units: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    part: str = ""
 
     @property
     def name(self) -> str:
         """The record's name: that of its file without suffix."""
-        return self.path.stem
+        return self.path.name.removesuffix(".gz").rpartition(".")[0] + self.part
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table of numbers, which does not say what they are, and no WFDB record."""
+    return path.name.endswith(TABLES)
+
+
+def file_of(path: Path) -> Path:
+    """The file that a recording is read from: a table itself, of a WFDB record with or without suffix its header."""
+    if is_table(path):
+        return path
+    return path.with_suffix(".hea") if path.suffix in (".hea", ".dat", ".mat") else Path(f"{path}.hea")
 
 
 def find_records(paths: Iterable[Path]) -> list[Path]:
     """The files that `paths` mean, each once: of WFDB records the header.
 
-    A path is a WFDB record with or without suffix, a `.csv` or `.npy` file, or a folder: of that all WFDB records at any
-    depth, or if there is none, all `.csv` and `.npy` files at any depth.
+    A path is a WFDB record with or without suffix, a `.csv`, `.csv.gz` or `.npy` file, or a folder: of that all WFDB records
+    at any depth, or if there is none, all such files at any depth.
 
     Raises:
         UserError: there is nothing of that name, or nothing to read in the folder.
     """
     found: dict[Path, None] = {}
     for path in paths:
-        header = path.with_suffix(".hea") if path.suffix in (".hea", ".dat", ".mat") else Path(f"{path}.hea")
-        if header.is_file():
-            files = [header]
-        elif path.suffix in TABLES and path.is_file():
-            files = [path]
+        file = file_of(path)
+        if file.is_file():
+            files = [file]
         elif path.is_dir():
             files = sorted(path.rglob("*.hea")) or sorted(file for end in TABLES for file in path.rglob(f"*{end}"))
             if not files:
                 raise UserError(f"--dir {path}: this folder holds no .hea, .csv or .npy file")
         else:
-            raise UserError(f"--dir {path}: there is no {header}; name a WFDB record, a .csv, a .npy or a folder")
+            raise UserError(f"--dir {path}: there is no {file}; name a WFDB record, a .csv, a .npy or a folder")
         found |= dict.fromkeys(files)
     return list(found)
 
 
 def read_source(path: Path, table: TableFormat | None = None) -> Source:
-    """Read a WFDB record (with or without `.hea`), a `.csv` or a `.npy` file as it is.
+    """The recording of a file that holds but one: `read_sources`."""
+    sources = read_sources(path, table)
+    if len(sources) != 1:
+        raise UserError(f"{path} holds {len(sources)} recordings, not one")
+    return sources[0]
+
+
+def read_sources(path: Path, table: TableFormat | None = None) -> list[Source]:
+    """Read a WFDB record (with or without `.hea`), a `.csv`, `.csv.gz` or `.npy` file as it is.
+
+    Several recordings are only in a `.npy` of shape (n, samples, leads) or (n, leads, samples).
 
     Raises:
         UserError: the file is missing, damaged or too large, refers to files outside its folder, or `table` lacks
             something; the message names the file.
     """
-    is_table = path.suffix in TABLES
-    path = path if is_table or path.suffix == ".hea" else Path(f"{path}.hea")
+    path = path if is_table(path) or path.suffix == ".hea" else Path(f"{path}.hea")
     if not path.is_file():
         raise UserError(f"there is no {path}")
-    source = _read_table(path, table or TableFormat()) if is_table else _read_wfdb(path)
+    sources = _read_table(path, table or TableFormat()) if is_table(path) else [_read_wfdb(path)]
     low, high = SAMPLING_RATES
-    if not low <= source.sampling_rate <= high:
-        raise UserError(f"{path} says {source.sampling_rate:g} Hz; an ECG has between {low} and {high:,}")
-    return source
+    rate = sources[0].sampling_rate
+    if not low <= rate <= high:
+        raise UserError(f"{path} says {rate:g} Hz; an ECG has between {low} and {high:,}")
+    return sources
 
 
-def _read_table(path: Path, table: TableFormat) -> Source:
+def _read_table(path: Path, table: TableFormat) -> list[Source]:
     if table.sampling_rate is None:
         raise UserError(f"{path} does not say its sampling rate: give --sampling_rate in Hz")
-    names, signal = _read_csv(path) if path.suffix == ".csv" else (None, _read_npy(path))
+    names, signals = (None, _read_npy(path)) if path.suffix == ".npy" else _read_csv(path)
     leads = table.leads or names
     if leads is None:
         raise UserError(f"{path} does not name its leads: give --leads, such as I,II,III,aVR,aVL,aVF,V1,V2,V3,V4,V5,V6")
     notes: tuple[str, ...] = ()
-    if path.suffix == ".npy" and signal.shape[1] != len(leads) == signal.shape[0]:
-        signal, notes = signal.T, ("rows were taken for leads",)
-    if signal.shape[1] != len(leads):
-        raise UserError(f"{path} has {signal.shape[1]} columns, but --leads names {len(leads)}: correct it")
+    rows, columns = signals.shape[-2:]
+    if path.suffix == ".npy" and columns != len(leads) == rows:
+        signals, notes = signals.swapaxes(-1, -2), ("rows were taken for leads",)
+    elif columns != len(leads):
+        raise UserError(f"{path} has {columns} columns, but --leads names {len(leads)}: correct it")
+    leads = [name or f"column {place}" for place, name in enumerate(leads, start=1)]
     units = tuple(table.unit or unit_of(name) or "mV" for name in names or leads)
-    return Source(path, signal, table.sampling_rate, tuple(leads), units, notes)
+    parts = [""] if signals.ndim == 2 else [f"[{number}]" for number in range(len(signals))]
+    found = signals[None] if signals.ndim == 2 else signals
+    rate = table.sampling_rate
+    return [Source(path, each, rate, tuple(leads), units, notes, part) for each, part in zip(found, parts, strict=True)]
 
 
 def _read_wfdb(path: Path) -> Source:
@@ -233,7 +261,7 @@ def _read_csv(path: Path) -> tuple[list[str] | None, np.ndarray]:
     """
     if path.stat().st_size > MAX_CSV_BYTES:
         raise UserError(f"{path} has more than {MAX_CSV_BYTES // 2**20} MiB: cut it into parts")
-    with open(path, encoding="utf-8-sig") as file:
+    with _open_text(path) as file:
         try:
             start = next((line for line in iter(lambda: file.readline(MAX_ROW), "") if line.strip()), None)
             if start is None:
@@ -248,6 +276,8 @@ def _read_csv(path: Path) -> tuple[list[str] | None, np.ndarray]:
             signal = np.loadtxt(body, delimiter=separator, ndmin=2, comments=None, quotechar='"')
         except UnicodeDecodeError:
             raise UserError(f"{path} is not a text file in UTF-8: save it as such") from None
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise UserError(f"{path} is not a whole gzip file ({brief(error)}): {_RESTORE}") from None
         except (ValueError, csv.Error) as error:
             raise UserError(
                 f"{path} is not a table of numbers ({brief(error)}; rows are counted after the names)"
@@ -255,6 +285,13 @@ def _read_csv(path: Path) -> tuple[list[str] | None, np.ndarray]:
     if signal.shape[1] != len(first):
         raise UserError(f"{path} has {len(first)} cells in its first row and {signal.shape[1]} in the others")
     return ([name.strip() for name in first] if named else None), signal
+
+
+def _open_text(path: Path) -> TextIO:
+    """A `.csv`, or what a `.csv.gz` holds: no more of it than `_rows` takes is unpacked."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return open(path, encoding="utf-8-sig")
 
 
 def _rows(path: Path, lines: Iterable[str], separator: str | None, columns: int) -> Iterator[str]:
@@ -286,9 +323,11 @@ def _read_npy(path: Path) -> np.ndarray:
         raise
     except Exception as error:  # numpy evaluates and splits the header in ways that fail in any way
         raise UserError(f"{path} is not a .npy file of numbers ({brief(error)})") from None
-    if array.dtype.kind not in "fiu" or array.ndim != 2:
-        raise UserError(f"{path} holds {array.dtype} of shape {array.shape}, not numbers (samples, leads)")
-    _check_count(path, *array.shape)
+    if array.dtype.kind not in "fiu" or array.ndim not in (2, 3):
+        raise UserError(
+            f"{path} holds {array.dtype} of shape {array.shape}, not numbers (samples, leads) or (n, samples, leads)"
+        )
+    _check_count(path, array.size // max(1, array.shape[-1]), array.shape[-1])
     return np.array(array, np.float64)
 
 

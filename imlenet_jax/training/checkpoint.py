@@ -40,6 +40,7 @@ FORMAT = 1
 ITEMS = ("variables", "optimizer", "unfinished", "meta")
 SCORE = "val_macro_auc"
 UNFINISHED = "unfinished"
+ATTEMPTS = 20  # to read a checkpoint that a training keeps replacing
 _RANGES = re.compile(r"\d{1,15}(-\d{1,15})?(,\d{1,15}(-\d{1,15})?)*", re.ASCII)
 _DELETED = ".deleted"  # orbax moves there, in one step, what it deletes: a kill leaves nothing half deleted
 
@@ -239,9 +240,13 @@ class Damaged(UserError):
     """A checkpoint that cannot be used; another one may do."""
 
 
+class Replaced(Damaged):
+    """A checkpoint that a training has taken away while it was read."""
+
+
 def read_meta(folder: Path, which: str = "best") -> tuple[int, Meta]:
     """The epoch and the description of the `best` or `latest` checkpoint in a folder."""
-    meta = first_whole(_candidates(folder, which), lambda path, meta: meta)
+    meta = _read(folder, which, lambda path, meta: meta)
     return meta.epoch, meta
 
 
@@ -261,7 +266,17 @@ def load_variables(folder: Path, which: str = "best") -> tuple[Meta, dict[str, A
         shapes = abstract_variables(create_model(meta.model, config))
         return meta, jax.device_put(restore(path, meta, "variables", shapes), jax.local_devices()[0])
 
-    return first_whole(_candidates(folder, which), load)
+    return _read(folder, which, load)
+
+
+def _read(folder: Path, which: str, use: Callable[[Path, Meta], T]) -> T:
+    """`use` of the checkpoint wanted; where a training replaces it meanwhile, of the one that is wanted then."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return first_whole(_candidates(folder, which), use)
+        except Replaced:
+            continue
+    return first_whole(_candidates(folder, which), use)
 
 
 def saved(folder: Path) -> list[Path]:
@@ -291,12 +306,15 @@ def first_whole(paths: Iterable[Path], use: Callable[[Path, Meta], T], advice: s
 
     Raises:
         Damaged: all are; `advice` says what to do then.
+        Replaced: one is no longer there.
     """
     problems: list[str] = []
     for path in paths:
         try:
             result = use(path, load_meta(path))
         except Damaged as error:
+            if not path.is_dir():
+                raise Replaced(f"{path} was replaced while it was read") from error
             problems.append(str(error))
             continue
         if problems:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from imlenet_jax.data.plausibility import find_qrs, implausible
-from imlenet_jax.data.ptbxl import LEADS
+from imlenet_jax.data.plausibility import examine, find_qrs, implausible, wrong_source, wrong_unit
+from imlenet_jax.data.ptbxl import LEADS, read_metadata
 from imlenet_jax.data.shards import open_shards
 from imlenet_jax.data.sources import read_source
 
@@ -48,6 +48,9 @@ def test_qrs_complexes_are_found_where_they_are(rate):
         (lambda x: change(x, "V5", lambda v: np.minimum(v, 0.4 * v.max())), "saturated: V5; peaks are cut off"),
         (lambda x: 1000 * x, "mV: is it in uV"),
         (lambda x: x / 1000, "mV: is it in V?"),
+        (lambda x: 5 * x, "mV: is the gain in its header right?"),
+        (lambda x: x / 5, "mV: is the gain in its header right?"),
+        (lambda x: swap_arms(x), "are the electrodes of the arms swapped?"),
         (lambda x: swap(x, "I", "II"), "contradict I and II"),
         (lambda x: swap(x, "II", "III"), "contradict I and II"),
         (lambda x: change(x, "aVR", np.negative), "aVR contradicts I and II"),
@@ -90,3 +93,25 @@ def test_real_records_raise_no_alarm(ptbxl_folder):
     assert len(files) > 60
     for source in map(read_source, files):
         assert implausible(source.signal, source.sampling_rate, LEADS) == [], source.path
+
+
+def swap_arms(signal):
+    """As with the electrodes of the arms exchanged."""
+    signal = swap(swap(signal, "II", "III"), "aVR", "aVL")
+    return change(signal, "I", np.negative)
+
+
+def test_few_true_records_and_most_scaled_ones_are_marked(ptbxl_folder):
+    stems = read_metadata(ptbxl_folder / "ptbxl_database.csv").stems[::4]
+    deflections = [examine(read_source(ptbxl_folder / stem).signal, 100, LEADS)[1] for stem in stems]
+    marked = {factor: np.mean([bool(wrong_unit(factor * d)) for d in deflections]) for factor in (1, 5, 0.2, 4.88, 10)}
+    assert marked[1] <= 1 / 250 and min(marked[factor] for factor in (5, 0.2, 4.88)) > 0.95 and marked[10] == 1
+
+
+def test_a_source_of_one_wrong_gain_is_told_once_it_is_many():
+    rng = np.random.default_rng(0)
+    true = rng.lognormal(0, 0.4, 100)
+    assert wrong_source(true) == "" and wrong_source(5 * true[:19]) == ""
+    assert "these 100 recordings typically deflect by 5.15 mV" in wrong_source(5 * true)
+    assert "is the gain in its header right?" in wrong_source(true / 5) and "uV" in wrong_source(1000 * true)
+    assert wrong_source(np.array([np.nan] * 30)) == ""

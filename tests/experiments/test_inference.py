@@ -1,5 +1,6 @@
 """The inference command as users call it."""
 
+import csv
 import functools
 import json
 import sys
@@ -106,7 +107,15 @@ def test_a_folder_is_compiled_once_and_done_whole(call, records, monkeypatch, tm
             (tmp_path / f"{row:05d}_lr{suffix}").symlink_to(records / f"{row:05d}_lr{suffix}")
     status, out, _ = call("--dir", ".", "--batchsize", 3, "--figures", "False")
     assert status == 0
-    assert len(list((tmp_path / "results").iterdir())) == 7
+    assert len(list((tmp_path / "results").iterdir())) == 8  # with the table of all
+    with open(tmp_path / "results" / "predictions.csv", newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert list(rows) == [f"{row:05d}_lr" for row in range(1, 8)]
+    for name, row in rows.items():
+        answer = report(tmp_path / "results" / name)["classes"]
+        for of, entry in answer.items():
+            assert abs(float(row[f"prob_{of}"]) - entry["probability"]) < 1e-6
+            assert row[f"predicted_{of}"] == ("" if entry["predicted"] is None else str(int(entry["predicted"])))
     assert len(compiled) == 6 and len(set(compiled)) == 1  # three batches, asked for prediction and for attention
     assert out.count("most attended leads") == 7
 
@@ -126,7 +135,11 @@ def test_what_is_wrong_is_said_first_and_the_others_go_on(call, records, tmp_pat
     assert status == 2
     (error,) = [line for line in err.splitlines() if line.startswith("error")]
     assert error == "error: no prediction for gap (gap.npy), short.npy, object.npy, for the reasons given above"
-    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["00003_lr", "unit"]
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["00003_lr", "predictions.csv", "unit"]
+    with open(tmp_path / "results" / "predictions.csv", newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["gap (gap.npy)", "short.npy", "object.npy", "unit", "00003_lr"]
+    assert rows["short.npy"]["prob_MI"] == "" and "lasts 9 s, less than 10 s" in rows["short.npy"]["notes"]
     first_probability = out.index("(threshold")
     for sentence in (
         "gap: implausible: samples are missing in aVR (1 samples)",
@@ -136,6 +149,9 @@ def test_what_is_wrong_is_said_first_and_the_others_go_on(call, records, tmp_pat
     ):
         assert out.index(sentence) < first_probability
     assert report(tmp_path / "results" / "unit")["notes"][0].startswith("implausible: the leads typically deflect by")
+    status, out, err = call("--dir", "short.npy", *flags, "--short", "pad")
+    assert status == 0 and "earlier predictions moved to results/predictions.csv.old-1" in out
+    assert report(tmp_path / "results" / "short")["notes"] == ["9 s were padded to 10 s"]
 
 
 def test_records_of_one_name_do_not_replace_each_other(call, records, tmp_path):
@@ -146,7 +162,7 @@ def test_records_of_one_name_do_not_replace_each_other(call, records, tmp_path):
     for _ in range(2):  # again: the same folders
         status, out, _ = call("--dir", "a/rec", "b/rec", "--figures", "False")
         assert status == 0 and "results/rec-2" in out
-    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["rec", "rec-2"]
+    assert sorted(path.name for path in (tmp_path / "results").iterdir() if path.is_dir()) == ["rec", "rec-2"]
     assert report(tmp_path / "results" / "rec")["source"].endswith("a/rec.hea")
     assert report(tmp_path / "results" / "rec-2")["source"].endswith("b/rec.hea")
 
@@ -181,7 +197,7 @@ def test_a_checkpoint_for_the_other_task_is_refused(call, records, checkpoints, 
         (["--dir", "nothing"], "--dir nothing: there is no nothing.hea"),
         (["--dir", "{}", "--model", "cnn"], "--model 'cnn' is unknown"),
         (["--dir", "{}", "--model", "mousavi"], "mousavi: no such checkpoint folder"),
-        (["--dir", "{}", "--unit", "mV"], "--sampling_rate, --leads and --unit are for .csv and .npy files"),
+        (["--dir", "{}", "--unit", "mV"], "--sampling_rate, --leads and --unit are for .csv, .csv.gz and .npy files"),
         (["--dir", "{}", "--unit", "Pa"], "'Pa' is not mV, uV or V"),
         (["--dir", "{}", "--lead_map", "MLII"], "is not a list of NAME=LEAD"),
         (["--dir", "{}", "--lead_map", "MLII=V9"], "is not a list of NAME=LEAD"),

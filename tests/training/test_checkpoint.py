@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import threading
 from functools import partial
 
 import jax
@@ -12,6 +13,7 @@ import pytest
 from imlenet_jax.classifier import load
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import create_model, init_variables, make_config
+from imlenet_jax.training import checkpoint
 from imlenet_jax.training.checkpoint import Checkpoints, Meta, load_variables, move_aside, read_meta
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.step import new_state
@@ -63,7 +65,7 @@ def classifier_folder(tmp_path):
 
 def test_a_classifier_standardises_pads_and_attends(classifier_folder):
     classifier = load(classifier_folder)
-    signals = np.random.default_rng(0).normal(size=(5, 100, 12))
+    signals = np.random.default_rng(0).normal(0, 0.3, size=(5, 100, 12))
     probabilities = classifier.predict_proba(signals, batchsize=2)
     meta, variables = load_variables(classifier_folder)
     network = create_model("imle_net", meta.network_config)
@@ -185,3 +187,44 @@ def test_earlier_checkpoints_are_moved_aside_not_deleted(classifier_folder):
         == "log.json.old-2"
     )
     assert classifier_folder.with_name("more.old-2").exists()
+
+
+def test_a_reader_survives_a_training_that_replaces_checkpoints(tmp_path):
+    model, config = "mousavi", make_config("mousavi", TINY["mousavi"])
+    variables, optimizer = _variables(model, config), make_optimizer(model)
+    written = threading.Event()
+
+    def train():
+        with Checkpoints(tmp_path / "run") as checkpoints:
+            for epoch in range(1, 9):  # each is the best, and takes the place of the one before
+                meta = _meta(model, config, epoch=epoch, metrics={"val_macro_auc": epoch / 100})
+                checkpoints.save(meta, new_state(variables, optimizer))
+                checkpoints.wait()
+                written.set()
+
+    training = threading.Thread(target=train)
+    training.start()
+    written.wait()
+    epochs = []
+    while training.is_alive():
+        epochs.append(load_variables(tmp_path / "run", "best")[0].epoch)
+        epochs.append(read_meta(tmp_path / "run", "latest")[0])
+    training.join()
+    assert epochs == sorted(epochs) and len(set(epochs)) > 1
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_anew(tmp_path, monkeypatch):
+    model, config = "mousavi", make_config("mousavi", TINY["mousavi"])
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        for epoch in (1, 2):
+            meta = _meta(model, config, epoch=epoch, metrics={"val_macro_auc": 1 - epoch / 10})
+            checkpoints.save(meta, variables=_variables(model, config, epoch))
+    restore = checkpoint.restore
+
+    def replaced(path, *args):
+        if path.name == "1":
+            path.rename(path.with_name("taken away"))
+        return restore(path, *args)
+
+    monkeypatch.setattr(checkpoint, "restore", replaced)
+    assert load_variables(tmp_path / "run", "best")[0].epoch == 2
