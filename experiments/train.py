@@ -36,7 +36,9 @@ from experiments.cli import (
 from experiments.task import (
     LEAKS,
     REFERENCE,
+    add_base_flags,
     add_task_flags,
+    check_base_flags,
     check_task_flags,
     choose_records,
     load_base,
@@ -100,6 +102,7 @@ def main() -> None:
     )
     parser.add_argument("--loggr", type=boolean, default=False, help="log to wandb too")
     add_task_flags(parser)
+    add_base_flags(parser)
     _add_resume_flags(parser)
     _add_machine_flags(parser)
     execute(parser, run)
@@ -142,8 +145,7 @@ def run(args: argparse.Namespace) -> None:
     """Train."""
     entry(args.model)
     check_task_flags(args)
-    if args.sub and args.config:
-        raise UserError("--sub True takes the constants of the 5-class network that it starts from: leave --config out")
+    check_base_flags(args)
     check_folds(train_folds=args.train_folds, val_folds=args.val_folds, test_folds=args.test_folds)
     if args.deterministic:  # XLA reads its flags when it starts, which it has not yet
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
@@ -195,7 +197,8 @@ def train_one(
     """Train the network of one seed, or the rest of it, with checkpoints and logs of its own."""
     base_name, name = (run_name(args.model, seed if args.seeds > 1 else None, asked) for asked in ("", suffix(args)))
     args = argparse.Namespace(**vars(args) | {"seed": seed})
-    base, variables = load_base(args.checkpoint_dir / base_name, args, dataset) if args.sub else (None, None)
+    start_from = args.checkpoint_dir / base_name if args.sub else args.init_from
+    base, variables = load_base(start_from, args, dataset, task_of(args, dataset)) if start_from else (None, None)
     meta, folder = describe(args, dataset, train, base), args.checkpoint_dir / name
     recipe = Recipe(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)})
     with contextlib.ExitStack() as stack:
@@ -296,9 +299,12 @@ def describe(args: argparse.Namespace, dataset: Dataset, train: Split, base: Met
     sizes = {"leads": len(dataset.leads), "length": dataset.length, "classes": len(task.classes)}
     usual = args.train_folds == SCALER_FOLDS and args.min_likelihood is None and task.name == dataset.task().name
     mean, std = dataset.scaler if usual else dataset.fit_scaler(train.rows)
+    if base and not args.sub:  # it sees mV as it was trained to; the reference's sub-diagnosis scales anew
+        mean, std = base.scaler["mean"], base.scaler["std"]
     flags = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     if base:
-        started_from = {"epoch": base.epoch, "data_fingerprint": base.data_fingerprint, **base.training}
+        known = {"epoch": base.epoch, "data_fingerprint": base.data_fingerprint, "records": base.records}
+        started_from = {**base.training, **known}
         flags |= {"started_from": started_from}
     constants = base.config if base else args.config
     return Meta(

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.bad_input.data import DATA, Case
+from benchmarks.bad_input.own import OWN
 from benchmarks.bad_input.use import USE
 from benchmarks.bad_input.world import World, copy_world, make_world
 from imlenet_jax.errors import DataWarning, UserError
 
-CASES: tuple[Case, ...] = DATA + USE
+CASES: tuple[Case, ...] = DATA + OWN + USE
 ENDS = ("refused", "warned", "accepted", "crashed")
 HOSTILE = {  # by intent, where the others may be an accident: to run code, to reach other files, to fill the memory
     ("ptbxl_database.csv", "scp_codes call a function"),
@@ -23,6 +24,8 @@ HOSTILE = {  # by intent, where the others may be an accident: to run code, to r
     ("own .hea", "30 billion samples"),
     (".csv", "a first row without end"),
     (".npy", "a pickle"),
+    ("records.csv", "a path outside the root"),
+    ("records.csv", "an absolute path"),
     (".npy", "claims a terabyte"),
     ("manifest.json", "a shard outside the folder"),
     (".h5", "an array in another file"),

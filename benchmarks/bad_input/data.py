@@ -1,5 +1,6 @@
 """Bad input on the way to shards: PTB-XL folders, WFDB records, tables of numbers, shards."""
 
+import gzip
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -127,13 +128,15 @@ OWN_RECORD = (
     Case("--dir", "names nothing", "--dir .*nothing: there is no", lambda w: find_records([w.root / "nothing"])),
     Case("--dir", "an empty folder", "holds no .hea, .csv or .npy", lambda w: (
         (w.root / "empty").mkdir(), find_records([w.root / "empty"]))),
-    Case("own .hea", "no sampling rate or length", "lacks its sampling rate", _own(" 12 100 1000", " 12")),
+    Case("own .hea", "no length, and another format", "does not say how many samples it has", lambda w: (
+        w.edit(w.header(), " 12 100 1000", " 12 100"), w.edit(w.header(), ".dat 16 ", ".dat 212 "),
+        read_source(w.header()))),
     Case("own .hea", "of several segments", "is a record of several segments", lambda w: (
         w.write("rec.hea", "rec/1 12 100 1000\nx 1000\n"), read_source(w.root / "rec"))),
     Case("own .hea", "10 Hz", "says 10 Hz; an ECG has between 50 and", _own(" 12 100 1000", " 12 10 1000")),
     Case("own .hea", "points out of its folder", "'/etc/passwd', which is not in its", _own("00001_lr.dat", "/etc/passwd")),
     Case("own .hea", "30 billion samples", "speaks of 360,000,000,000 samples", _own("100 1000", "100 30000000000")),
-    Case("own .hea", "more than its file holds", "the signals of .* are not readable", _own("100 1000", "100 1001")),
+    Case("own .hea", "more than its file holds", "holds 1,000 of 1,001 samples per lead", _own("100 1000", "100 1001")),
     Case("own .hea", "counts leads it does not have", "is not a usable|describes 12 leads, but counts 13", _own(
         " 12 100", " 13 100")),
     Case(".csv", "no sampling rate", "does not say its sampling rate", _file("a.csv", "I,II\n1,2\n", None)),
@@ -148,7 +151,9 @@ OWN_RECORD = (
     Case(".npy", "a pickle", "is not a .npy file of numbers", _file("a.npy", npy_claiming((9, 12), "|O") + b"\x80.")),
     Case(".npy", "claims a terabyte", "is not a .npy file .*mmap", _file("a.npy", npy_claiming((10**11, 12)))),
     Case(".npy", "complex numbers", "holds complex128 of shape", _file("a.npy", npy_claiming((1, 12), "<c16") + bytes(192))),
-    Case(".npy", "three axes", r"holds float64 of shape \(2, 1, 1\)", _file("a.npy", npy_claiming((2, 1, 1)) + bytes(16))),
+    Case(".npy", "four axes", r"holds float64 of shape \(2, 1, 1, 1\)", _file("a.npy", npy_claiming((2, 1, 1, 1)) + bytes(16))),
+    Case(".csv.gz", "is cut off", r"a\.csv\.gz is not a whole gzip file", _file("a.csv.gz", gzip.compress(b"1,2\n" * 9999)[:40])),
+    Case(".csv.gz", "is no gzip", r"a\.csv\.gz is not a whole gzip file \(Not", _file("a.csv.gz", "1,2\n3,4\n")),
 )  # fmt: skip
 
 SHARDS = (

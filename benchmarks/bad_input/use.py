@@ -53,7 +53,7 @@ def _npz(name: str, array: Any) -> Callable[[World], Any]:
     return use
 
 
-def _command(module: ModuleType, *flags: Any) -> Callable[[World], Any]:
+def command(module: ModuleType, *flags: Any) -> Callable[[World], Any]:
     """Call a command as the shell does; what it says on stderr before it ends with status 2 is its refusal."""
 
     def use(world: World) -> None:
@@ -74,7 +74,7 @@ def _command(module: ModuleType, *flags: Any) -> Callable[[World], Any]:
 
 def _train(*flags: Any) -> Callable[[World], Any]:
     places = ("--data_dir", "{}/shards", "--checkpoint_dir", "{}/new", "--log_dir", "{}/logs")
-    return _command(experiments.train, *places, *flags)
+    return command(experiments.train, *places, *flags)
 
 
 WEIGHTS = (
@@ -158,24 +158,24 @@ FLAGS = (
         "--batchsize", "2", "--num_devices", "1", "--train_folds", "1-4", "--val_folds", "5-9", "--sub", "True")),
     Case("--verify", "a damaged shard", r"^error: the shard .*shard-00000\.npy does not match its checksum", lambda w: (
         w.flip(w.shards / "shard-00000.npy", 5000), _train("--verify", "True")(w))),
-    Case("--sampling_rate", "250", "invalid choice: 250", _command(experiments.prepare, "--sampling_rate", "250")),
-    Case("--workers", "many", "'many' is not a whole", _command(experiments.prepare, "--workers", "many")),
-    Case("--out", "is a file", "a file is in its way", _command(
+    Case("--sampling_rate", "250", "PTB-XL has no recordings at 250 Hz", command(experiments.prepare, "--sampling_rate", "250")),
+    Case("--workers", "many", "'many' is not a whole", command(experiments.prepare, "--workers", "many")),
+    Case("--out", "is a file", "a file is in its way", command(
         experiments.prepare, "--data_dir", "{}/data", "--out", "{}/weights.h5")),
-    Case("--lead_map", "no lead", "is not a list of NAME=LEAD", _command(
+    Case("--lead_map", "no lead", "is not a list of NAME=LEAD", command(
         experiments.inference, "--dir", "x", "--lead_map", "MLII=V9")),
-    Case("--unit", "Pa", "'Pa' is not mV, uV or V", _command(experiments.inference, "--dir", "x", "--unit", "Pa")),
-    Case("--dir", "is not given", "required: --dir", _command(experiments.inference)),
-    Case("--temperature", "on the folds it is fitted on", "--temperature True is fitted on --val_folds", _command(
+    Case("--unit", "Pa", "'Pa' is not mV, uV or V", command(experiments.inference, "--dir", "x", "--unit", "Pa")),
+    Case("--dir", "is not given", "required: --dir", command(experiments.inference)),
+    Case("--temperature", "on the folds it is fitted on", "--temperature True is fitted on --val_folds", command(
         experiments.test, "--split", "val", "--temperature", "True")),
-    Case("--scaler_std", "0", "argument --scaler_std: '0' is not a number above 0", _command(
+    Case("--scaler_std", "0", "argument --scaler_std: '0' is not a number above 0", command(
         experiments.convert, "--model", MODEL, "--weights", "x", "--out", "y", "--scaler_std", "0")),
-    Case("--resamples", "0", "argument --resamples: '0' is not", _command(
+    Case("--resamples", "0", "argument --resamples: '0' is not", command(
         experiments.compare, "x", "--resamples", "0")),
-    Case("--records", "0", "argument --records: '0' is", _command(experiments.synthesize, "--records", "0")),
+    Case("--records", "0", "argument --records: '0' is", command(experiments.synthesize, "--records", "0")),
 )  # fmt: skip
 
-ECG = np.random.default_rng(0).normal(size=(2, 1000, 12))
+ECG = np.random.default_rng(0).normal(0, 0.3, size=(2, 1000, 12))
 
 
 def _predict(signals: Any, **arguments: Any) -> Callable[[World], Any]:

@@ -187,6 +187,7 @@ def _exclusive_statistics(labels: NDArray[np.bool_], log_odds: Array) -> Callabl
         f1 = metrics.class_f1_at(labels, predicted, halves, weights)
         return {
             "macro_auc": auc.mean(axis=-1),
+            "macro_auc_present": metrics.mean_present(auc),
             "class_auc": auc,
             "accuracy": metrics.accuracy(labels, predicted, weights),
             "macro_f1": f1.mean(axis=-1),

@@ -113,10 +113,25 @@ def init_variables(network: nn.Module, key: jax.Array) -> dict[str, Any]:
     return {"batch_stats": {}, **network.init(key, jnp.zeros((1, config.length, config.leads)))}
 
 
-def with_new_head(network: nn.Module, variables: dict[str, Any], key: jax.Array) -> dict[str, Any]:
-    """The variables of a network that differs from `network` in its classes alone, with a last layer drawn anew."""
-    drawn = jax.jit(partial(init_variables, network))(key)
-    return {**variables, "params": {**variables["params"], "head": drawn["params"]["head"]}}
+HEAD = "head"
+"""What every network calls its last layer, a column of which belongs to each class."""
+
+
+def with_new_head(
+    network: nn.Module, variables: dict[str, Any], key: jax.Array, kept: Mapping[int, int] | None = None
+) -> dict[str, Any]:
+    """The variables of a network that differs from `network` in its classes alone, with a last layer drawn anew.
+
+    `kept` says which columns of the new layer are columns of the old one.
+    """
+    drawn = jax.jit(partial(init_variables, network))(key)["params"][HEAD]
+    new, old = list(kept or {}), list((kept or {}).values())
+
+    def column(array: jax.Array, before: jax.Array) -> jax.Array:
+        return array.at[..., jnp.array(new)].set(before[..., jnp.array(old)]) if new else array
+
+    head = jax.tree.map(column, drawn, variables["params"][HEAD])
+    return {**variables, "params": {**variables["params"], HEAD: head}}
 
 
 def abstract_variables(network: nn.Module) -> dict[str, Any]:
@@ -130,6 +145,7 @@ def _abstract_variables(network: nn.Module, x64: bool) -> dict[str, Any]:
 
 
 __all__ = [
+    "HEAD",
     "MODELS",
     "Config",
     "Entry",

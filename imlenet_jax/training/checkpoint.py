@@ -19,7 +19,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeGuard, TypeVar, get_type_hints
 
 import jax
 import numpy as np
@@ -342,12 +342,12 @@ def load_meta(path: Path) -> Meta:
 def _check(meta: Meta) -> None:
     """Refuse entries that `Meta` does not have so: the file may be anyone's."""
     wrong = [name for name, kind in get_type_hints(Meta).items() if not conforms(getattr(meta, name), kind)]
-    scaler, records = meta.scaler, meta.records
+    scaler = meta.scaler
     if not wrong and not (
         set(scaler) == {"mean", "std"} and all(map(math.isfinite, scaler.values())) and scaler["std"] > 0
     ):
         wrong.append("scaler")
-    if not wrong and records and not (set(records) == {"source", "ecg_ids"} and _RANGES.fullmatch(records["ecg_ids"])):
+    if not wrong and meta.records and not are_records(meta.records):
         wrong.append("records")
     if not wrong and any(limits and len(limits) != len(meta.classes) for limits in (meta.thresholds, meta.youden)):
         wrong.append("thresholds")
@@ -355,6 +355,13 @@ def _check(meta: Meta) -> None:
         wrong.append("precision")
     if wrong:
         raise ValueError(f"its '{wrong[0]}' cannot be")
+
+
+def are_records(value: Any) -> TypeGuard[dict[str, str]]:
+    """Whether this says which records trained a network."""
+    if not isinstance(value, dict) or set(value) != {"source", "ecg_ids"}:
+        return False
+    return all(isinstance(text, str) for text in value.values()) and _RANGES.fullmatch(value["ecg_ids"]) is not None
 
 
 def restore(path: Path, meta: Meta, item: str, shapes: Any = None) -> Any:

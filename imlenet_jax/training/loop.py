@@ -63,7 +63,8 @@ class Recipe:
     """How a run is trained; the defaults are the reference's.
 
     `dtype` is that of activations (`create_model`). `steps_per_call` training steps are one compiled
-    program. With `data_on_device` the training records lie on every device, and a step is given rows only.
+    program. With `data_on_device` the training records lie on every device, and a step is given rows only. For the first
+    `freeze_epochs` only the head is trained; after them the learning rate of all before it is `backbone_lr` times `lr`.
     """
 
     batchsize: int = 32
@@ -75,6 +76,8 @@ class Recipe:
     dtype: str = "float32"
     steps_per_call: int = 1
     data_on_device: bool = False
+    freeze_epochs: int = 0
+    backbone_lr: float = 1.0
 
 
 Row = dict[str, float]
@@ -117,6 +120,8 @@ def fit(
         checkpoints.save_unfinished(under_way(meta, history, len(so_far.losses)), devices.get_state(state), so_far)
 
     for epoch in range(len(history) + 1, recipe.epochs + 1):
+        if recipe.freeze_epochs and epoch == recipe.freeze_epochs + 1 and unfinished is None:
+            state = trainer.with_new_optimizer(state)
         state, row, rate = trainer.epoch(state, epoch, unfinished, watch, save_unfinished)
         unfinished = None
         whole = devices.get_state(state)
@@ -153,9 +158,10 @@ class Trainer:
         network = create_model(meta.model, meta.network_config, devices.axis_name, DTYPES[recipe.dtype])
         exclusive = self._task.exclusive
         step = partial(train_step, network, self._optimizer, axis_name=devices.axis_name, exclusive=exclusive)
-        self._plain_step = partial(several_steps, step) if recipe.steps_per_call > 1 else step
-        self._step = devices.compile_step(self._plain_step)
-        self._compiled: set[Any] = set()
+        self._steps = {
+            frozen: partial(step, frozen=frozen, backbone_rate=recipe.backbone_lr) for frozen in (False, True)
+        }
+        self._choose_step(frozen=recipe.freeze_epochs > 0)
         # On the devices once: a step is then given nothing but a batch.
         scaler = jax.tree.map(np.float32, meta.scaling)  # several processes compare what they put, in float32
         self._constants = devices.put_everywhere((self._records(), scaler, np.uint32(recipe.seed)))
@@ -168,6 +174,19 @@ class Trainer:
             network = create_model(self._meta.model, self._meta.network_config)
             variables = jax.jit(partial(init_variables, network))(jax.random.key(self._recipe.seed))
         return self._devices.put_state(new_state(variables, self._optimizer))
+
+    def with_new_optimizer(self, state: TrainState) -> TrainState:
+        """The state as the head's own epochs leave it, with moments that begin anew: those of all else are 0 by then."""
+        state = self._devices.get_state(state)
+        fresh = new_state(state.variables, self._optimizer)
+        return self._devices.put_state(fresh._replace(step=state.step))
+
+    def _choose_step(self, frozen: bool) -> None:
+        step = self._steps[frozen]
+        self._frozen = frozen
+        self._plain_step = partial(several_steps, step) if self._recipe.steps_per_call > 1 else step
+        self._step = self._devices.compile_step(self._plain_step)
+        self._compiled: set[Any] = set()
 
     def epoch(
         self,
@@ -184,6 +203,8 @@ class Trainer:
             Stopped: `watch` wanted it; `save` was called before.
         """
         recipe, steps, watch = self._recipe, self.steps, watch or Watch()
+        if self._frozen != (epoch <= recipe.freeze_epochs):
+            self._choose_step(frozen=not self._frozen)
         outcomes = Outcomes(unfinished, lambda loss, at: self._not_finite(f"the loss became {loss}", epoch, at))
         begun, first = time.perf_counter(), len(unfinished.losses) if unfinished is not None else 0
         done, before = first, (epoch - 1) * steps

@@ -11,6 +11,7 @@ import optax
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from imlenet_jax.data.loader import Batch
+from imlenet_jax.models import HEAD
 from imlenet_jax.models.platform import by_platform
 
 
@@ -74,11 +75,24 @@ def record_losses(logits: jax.Array, label: jax.Array, exclusive: bool = False) 
 
 
 def loss_and_gradient(
-    network: nn.Module, state: TrainState, x: jax.Array, label: jax.Array, key: jax.Array, exclusive: bool = False
+    network: nn.Module,
+    state: TrainState,
+    x: jax.Array,
+    label: jax.Array,
+    key: jax.Array,
+    exclusive: bool = False,
+    frozen: bool = False,
 ):
-    """`((loss, (logits, batch_stats)), gradient)` in training mode; `key` draws the dropout."""
+    """`((loss, (logits, batch_stats)), gradient)` in training mode; `key` draws the dropout.
+
+    Where all but the head is `frozen`, the network runs as in inference, and only the head has a gradient that is not 0.
+    """
 
     def loss_fn(params):
+        if frozen:
+            params = {**jax.lax.stop_gradient(params), HEAD: params[HEAD]}
+            logits, _ = network.apply({"params": params, "batch_stats": state.batch_stats}, x, train=False)
+            return jnp.mean(record_losses(logits, label, exclusive)), (logits, state.batch_stats)
         variables = {"params": params, "batch_stats": state.batch_stats}
         (logits, _), changed = network.apply(variables, x, train=True, mutable=["batch_stats"], rngs={"dropout": key})
         return jnp.mean(record_losses(logits, label, exclusive)), (logits, changed.get("batch_stats", {}))
@@ -95,16 +109,22 @@ def update(
     key: jax.Array,
     axis_name: str | None = None,
     exclusive: bool = False,
+    frozen: bool = False,
+    backbone_rate: float = 1.0,
 ) -> tuple[TrainState, Outcome]:
     """One optimizer step on standardised signals `x` `(batch, length, leads)` and labels `(batch, classes)`.
 
-    Under `jax.pmap`, `axis_name` is what the loss and its gradient are averaged over.
+    Under `jax.pmap`, `axis_name` is what the loss and its gradient are averaged over. Updates of all but the head are
+    multiplied by `backbone_rate`, and there are none where that is `frozen`.
     """
-    (loss, (logits, batch_stats)), gradient = loss_and_gradient(network, state, x, label, key, exclusive)
+    (loss, (logits, batch_stats)), gradient = loss_and_gradient(network, state, x, label, key, exclusive, frozen)
     if axis_name is not None:
         loss, gradient = jax.lax.pmean((loss, gradient), axis_name)
     gradient = jax.tree.map(_as_kernels_lie, gradient)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    rate = 0.0 if frozen else backbone_rate
+    if rate != 1:
+        updates = {**jax.tree.map(lambda value: rate * value, updates), HEAD: updates[HEAD]}
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, batch_stats, opt_state), Outcome(loss, logits)
 
@@ -133,6 +153,8 @@ def train_step(
     seed: jax.Array,
     axis_name: str | None = None,
     exclusive: bool = False,
+    frozen: bool = False,
+    backbone_rate: float = 1.0,
 ) -> tuple[TrainState, Outcome]:
     """One step on a batch as the loader makes it, or on the rows `batch` `(batch,)` int32 of `records` on the device.
 
@@ -142,7 +164,8 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     if axis_name is not None:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-    return update(network, optimizer, state, standardise(batch, scaler), batch.label, key, axis_name, exclusive)
+    x = standardise(batch, scaler)
+    return update(network, optimizer, state, x, batch.label, key, axis_name, exclusive, frozen, backbone_rate)
 
 
 def _gather(batch: Batch | jax.Array, records: Batch | None) -> Batch:

@@ -87,7 +87,10 @@ def test_lengths_that_do_not_divide_are_refused():
 
 
 def test_maps_of_a_network():
-    network, signals = classifier("imle_net"), np.random.default_rng(0).normal(size=(5, 100, 12)).astype(np.float32)
+    network, signals = (
+        classifier("imle_net"),
+        np.random.default_rng(0).normal(0, 0.3, size=(5, 100, 12)).astype(np.float32),
+    )
     maps = attention_maps(network, signals, batchsize=2)
     assert [level.shape for level in maps] == [(5, 12, 2, 25), (5, 12, 2), (5, 12), (5, 12, 100)]
     np.testing.assert_allclose(maps.channel, network.attend(signals)["channel"], rtol=1e-5)

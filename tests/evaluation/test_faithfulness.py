@@ -132,7 +132,7 @@ def test_attention_does_not_see_the_head_and_gradients_do():
     config = make_config("imle_net", TINY["imle_net"])
     variables = faithfulness._drawn(create_model("imle_net", config), jax.random.key(0))
     classifier = tiny_classifier("imle_net", config, variables)
-    x, target = np.random.default_rng(0).normal(size=(3, 100, 12)).astype(np.float32), np.zeros(3, np.int32)
+    x, target = np.random.default_rng(0).normal(0, 0.3, size=(3, 100, 12)).astype(np.float32), np.zeros(3, np.int32)
     levels = dict(cascade(classifier, seed=1))
     assert list(levels) == ["head", "channel", "rhythm", "beat", "the rest"]
     for method, unchanged in (("attention", True), ("gradient_x_input", False), ("integrated_gradients", False)):

@@ -121,7 +121,7 @@ def test_a_loss_that_is_no_number_names_its_records(here, synthetic_shards, monk
             ["--sub", "True"],
             "--sub True starts from a trained 5-class network, and checkpoints/imle_net does not exist",
         ),
-        (["--sub", "True", "--config", SMALL], "--sub True takes the constants of the 5-class network"),
+        (["--sub", "True", "--config", SMALL], "are those of the network that training starts from"),
         (["--sub_split", "reference"], "--sub_split reference is for the sub-diagnosis of MI: add --sub True"),
         (["--data_dir", "nowhere"], "--data_dir nowhere: no such folder"),
         (["--data_dir", "."], "ptbxl_database.csv"),
@@ -192,6 +192,7 @@ def test_test_refuses_a_missing_checkpoint(here, synthetic_shards, monkeypatch, 
     assert "checkpoints/imle_net: no such checkpoint folder" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:signals. the leads typically")  # its inputs are noise
 def test_convert_makes_a_checkpoint_that_predicts(here, parity_folder, monkeypatch, capsys):
     weights = parity_folder / "mousavi.h5"
     flags = ["--model", "mousavi", "--weights", weights, "--out", "converted"]
