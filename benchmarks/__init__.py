@@ -2,7 +2,7 @@
 
 - Do we compute what the originals do? `parity`
 - How fast? `throughput` (and the originals beside), `latency` (one record), `scaling` (records, batch, devices), `host`
-  (what Python adds to a step), `start` (from the command to the first step), `input_pipeline` (reading), `seeds` (several networks in one program)
+  (what Python adds to a step), `start` (from the command to the first step), `input_pipeline` (reading), `recordings` (own ones), `seeds` (several networks in one program)
 - On an accelerator? `device` (one that is there for minutes), `compiled` (one that is not there)
 - Does training come out as it should? `precision` (bfloat16), `resampling` (500 Hz), `linear` (the yardstick)
 - Do the maps mean anything? `faithfulness`

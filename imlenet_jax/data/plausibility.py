@@ -53,12 +53,13 @@ def examine(signal_mv: np.ndarray, sampling_rate: float, leads: Sequence[str]) -
     if flat.all():
         return findings, 0.0
     typical = float(np.median(deflection[~flat]))
-    rate = _wrong_rate(by_lead[~flat].T, sampling_rate)
+    peaks, widths = find_qrs(by_lead[~flat].T, sampling_rate)
+    rate = _wrong_rate(peaks, widths, sampling_rate)
     if not rate or not FAR_MV[0] <= typical <= FAR_MV[1]:  # a wrong rate changes what lies within a second
         findings += wrong_unit(typical, twelve=len(leads) >= len(LEADS))
     findings += rate
     findings += _wrong_leads(by_lead, leads)
-    return findings + _swapped_arms(by_lead, sampling_rate, leads), typical
+    return findings + _swapped_arms(by_lead, peaks, sampling_rate, leads), typical
 
 
 def find_qrs(signal_mv: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, np.ndarray]:
@@ -112,8 +113,7 @@ def _hint(deflection: float) -> str:
     return "is it in V?" if deflection < FAR_MV[0] else "is the gain in its header right?"
 
 
-def _wrong_rate(signal_mv: np.ndarray, sampling_rate: float) -> list[str]:
-    peaks, widths = find_qrs(signal_mv, sampling_rate)
+def _wrong_rate(peaks: np.ndarray, widths: np.ndarray, sampling_rate: float) -> list[str]:
     if len(peaks) < 2 or np.isnan(widths).all():
         return ["no sequence of QRS complexes can be found: is it an ECG?"]
     rate = 60 * sampling_rate / np.median(np.diff(peaks))
@@ -147,14 +147,13 @@ def _wrong_leads(by_lead: np.ndarray, leads: Sequence[str]) -> list[str]:
     ]
 
 
-def _swapped_arms(by_lead: np.ndarray, sampling_rate: float, leads: Sequence[str]) -> list[str]:
+def _swapped_arms(by_lead: np.ndarray, peaks: np.ndarray, sampling_rate: float, leads: Sequence[str]) -> list[str]:
     """Electrodes of the arms exchanged: lead I is inverted against V5 and V6, and aVR, which is aVL then, is upright."""
     if not {"I", "aVR", "V5", "V6"} <= set(leads):
         return []
     names = list(leads)
     four = by_lead[[names.index(lead) for lead in ("I", "aVR", "V5", "V6")]]
     half = round(0.06 * sampling_rate)
-    peaks, _ = find_qrs(by_lead.T, sampling_rate)
     beats = [four[:, peak - half : peak + half + 1] for peak in peaks if half <= peak < four.shape[1] - half]
     if not beats:
         return []

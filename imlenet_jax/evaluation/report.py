@@ -31,6 +31,9 @@ LEVEL = 0.95
 MANY = 12
 """With more classes than this, a table has a row per class, not per class and metric, and figures show the commonest."""
 
+RARE = 0.01
+"""Share of resamples without a macro AUC that is no reason to give another one beside it."""
+
 _THRESHOLDED = ("max_f1_10_thresholds", "max_f1_101_thresholds", "max_f1_10_thresholds_of_logits")
 
 
@@ -56,7 +59,7 @@ def evaluate(
     A metric is ``{value, low, high, n, left_out}``: its value on all ``n`` records, its 95 % interval, and the share of
     resamples in which it does not exist. Metrics named ``class_...`` hold one of these per class. A max F1 also has its
     ``threshold`` (each resample chooses its own), a class F1 the one it was given. Where the macro AUC does not exist, or not
-    in every resample, ``macro_auc_present`` is the mean over those of the ``classes`` that have one. Beside the metrics stand ``n``,
+    in more than 1 % of the resamples, ``macro_auc_present`` is the mean over those of the ``classes`` that have one. Beside the metrics stand ``n``,
     ``classes``, ``positives`` (records per class) and ``bootstrap`` (resamples, seed, level).
 
     Warns (`DataWarning`) of classes that no record, or every record, has. Raises `UserError` if there are no records or
@@ -83,7 +86,7 @@ def evaluate(
         interval = percentile_interval(samples[name], LEVEL)
         entries = [metric_entry(value[at], interval, at, n) for at in np.ndindex(value.shape)]
         report[name] = dict(zip(classes, entries, strict=True)) if value.ndim else entries[0]
-    if report["macro_auc"]["left_out"]:
+    if report["macro_auc"]["left_out"] > RARE:
         report["macro_auc_present"]["classes"] = int(np.isfinite(values["class_auc"]).sum())
     else:
         report.pop("macro_auc_present", None)

@@ -7,7 +7,7 @@ import pytest
 
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.evaluation import metrics
-from imlenet_jax.evaluation.report import PUBLISHED, evaluate, format_table, predictions_frame, sigmoid
+from imlenet_jax.evaluation.report import PUBLISHED, commonest, evaluate, format_table, predictions_frame, sigmoid
 
 CLASSES = ["CD", "HYP", "MI", "NORM", "STTC"]
 THRESHOLDS = [0.3, 0.4, 0.5, 0.6, 0.2]
@@ -167,3 +167,29 @@ def test_predictions_have_a_row_per_record():
 
 def test_sigmoid_is_exact_far_out():
     np.testing.assert_allclose(sigmoid([-800.0, -40, 0, 40, 800]), [0, np.exp(-40), 0.5, 1, 1], rtol=1e-15)
+
+
+def test_where_a_class_is_missing_the_others_have_a_mean():
+    labels, logits = records()
+    labels[:, 1] = 0
+    with pytest.warns(DataWarning, match="no record has class HYP"):
+        report = evaluate(labels, logits, CLASSES, resamples=20)
+    found = report["macro_auc_present"]
+    assert report["macro_auc"]["value"] is None and found["classes"] == 4
+    assert found["value"] == pytest.approx(metrics.class_auc(labels, logits)[[0, 2, 3, 4]].mean())
+    assert found["low"] < found["value"] < found["high"]
+    assert "macro_auc_present (4 of 5 classes)" in format_table(report)
+    assert "macro_auc_present" not in evaluate(*records(), CLASSES, resamples=20)
+
+
+def test_of_many_classes_each_has_one_line():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((100, 20)) < 0.3).astype(np.uint8)
+    names = [f"C{number:02d}" for number in range(20)]
+    report = evaluate(labels, rng.normal(size=(100, 20)), names, np.full(20, 0.5), resamples=10)
+    lines = [line for line in format_table(report).splitlines() if line.startswith("C")]
+    assert [line.split()[:2] for line in lines] == [[name, str(labels[:, n].sum())] for n, name in enumerate(names)]
+    entry = report["class_auc"]["C03"]
+    assert f"{entry['value']:.4f} [{entry['low']:.4f}, {entry['high']:.4f}]" in lines[3]
+    assert "class_auc C03" not in format_table(report)
+    assert commonest({"a": 3, "b": 9, "c": 5}, most=2) == ["b", "c"]
