@@ -90,9 +90,7 @@ def run(args: argparse.Namespace) -> None:
     print_devices()
     folder = args.checkpoint_dir / run_name(args.model, asked=suffix(args))
     classifier = load(folder, args.which, args.precision, args.compilation_cache)
-    # Without a flag the data set that trained it has decided what it is asked, but for --sub, which has another folder.
-    usual = SUPERCLASS if classifier.meta.task == SUB.name else classifier.meta.task
-    check_kind(classifier.meta, args.model, SUB.name if args.sub else args.task or usual)
+    check_kind(classifier.meta, args.model, SUB.name if args.sub else args.task or SUPERCLASS)
 
     folds = ", ".join(map(str, classifier.meta.training.get("val_folds", ())))
     thresholds = f"thresholds chosen on fold {folds}" if classifier.meta.thresholds else "no thresholds"

@@ -10,6 +10,7 @@ import jax
 
 from experiments.cli import Parser, boolean, positive_float, positive_int
 from imlenet_jax.data.loader import Split, select, select_reference
+from imlenet_jax.data.open import usual_task
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.data.tasks import PTBXL_TASKS, SUB, SUPERCLASS, Task
 from imlenet_jax.errors import UserError
@@ -29,7 +30,7 @@ def add_task_flags(parser: Parser) -> None:
     """`--task`, `--sub` and `--sub_split`."""
     parser.add_argument(
         "--task",
-        help=f"what is asked of PTB-XL: {', '.join(PTBXL_TASKS)}; the first unless given, or the data's own labels",
+        help=f"what is asked: of PTB-XL {', '.join(PTBXL_TASKS)}, of own recordings labels; the data's first unless given",
     )
     parser.add_argument("--sub", type=boolean, default=False, help=f"sub-diagnosis of MI: {', '.join(SUB.classes)}")
     parser.add_argument(
@@ -49,8 +50,12 @@ def check_task_flags(args: argparse.Namespace) -> None:
 
 
 def suffix(args: argparse.Namespace) -> str:
-    """What the flags add to the name of a run: nothing for the superclasses, or where the data decide."""
-    return "sub" if args.sub else "" if args.task in (None, SUPERCLASS) else args.task
+    """What is asked, as it is added to the name of a run: nothing for the superclasses."""
+    if args.sub:
+        return "sub"
+    data_dir = getattr(args, "data_dir", None)  # a command without data asks for the superclasses, unless told
+    task = args.task or (usual_task(data_dir) if data_dir else SUPERCLASS)
+    return "" if task == SUPERCLASS else task
 
 
 def task_of(args: argparse.Namespace, dataset: Dataset) -> Task:

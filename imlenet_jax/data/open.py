@@ -4,10 +4,11 @@ import hashlib
 import os
 from pathlib import Path
 
-from imlenet_jax.data.manifest import MANIFEST
+from imlenet_jax.data.manifest import MANIFEST, read_manifest
 from imlenet_jax.data.prepare import default_out, prepare
 from imlenet_jax.data.ptbxl import DATABASE
 from imlenet_jax.data.shards import Dataset, open_shards
+from imlenet_jax.data.tasks import SUPERCLASS
 from imlenet_jax.errors import UserError
 
 SYNTHETIC = "synthetic"
@@ -40,6 +41,16 @@ def open_dataset(
     if verify:
         dataset.verify()
     return dataset
+
+
+def usual_task(data_dir: str | Path) -> str:
+    """What is asked of `data_dir` unless flags say otherwise; found without preparing it.
+
+    Raises:
+        UserError: it holds a manifest that is damaged.
+    """
+    path = Path(data_dir)
+    return next(iter(read_manifest(path)["tasks"])) if (path / MANIFEST).is_file() else SUPERCLASS
 
 
 def _shards(data_dir: str | Path, sampling_rate: int, allow_missing: bool, progress: bool) -> Path:
