@@ -36,6 +36,7 @@ from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.explanation import PURPOSE, Explanation, explain
 from imlenet_jax.evaluation.figures import write_figures
 from imlenet_jax.evaluation.page import write_page
+from imlenet_jax.evaluation.report import MANY
 from imlenet_jax.files import read_json, write_json
 from imlenet_jax.models import MODELS, entry
 from imlenet_jax.training.checkpoint import move_aside
@@ -186,8 +187,9 @@ def _read_all(
 
 def _summary(explanation: Explanation, folder: Path) -> str:
     lines = [f"{explanation.name}: {explanation.verdict}"]
-    columns = (explanation.classes, explanation.probabilities, explanation.thresholds, explanation.predicted)
-    for name, probability, threshold, predicted in zip(*columns, strict=True):
+    if len(explanation.classes) > MANY:
+        lines.append(f"  the most probable of {len(explanation.classes)} classes:")
+    for name, probability, threshold, predicted in explanation.most_probable(MANY):
         decision = "" if predicted is None else f"  {'yes' if predicted else 'no '}"
         decision += "" if threshold is None else f"  (threshold {threshold:.3f})"
         lines.append(f"  {name:5}{probability:7.3f}{decision}")

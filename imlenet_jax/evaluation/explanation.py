@@ -65,6 +65,11 @@ class Explanation:
             return "no thresholds"
         return ", ".join(name for name, yes in zip(self.classes, self.predicted, strict=True) if yes) or "none"
 
+    def most_probable(self, count: int) -> list[tuple[str, float, float | None, bool | None]]:
+        """Name, probability, threshold and decision of so many classes: all in their order, or of more the most probable."""
+        rows = list(zip(self.classes, map(float, self.probabilities), self.thresholds, self.predicted, strict=True))
+        return rows if len(rows) <= count else sorted(rows, key=lambda row: -row[1])[:count]
+
     def most_attended(self, count: int = 3) -> list[tuple[str, float]]:
         """The leads of most weight and their share of the attention, largest first; empty without attention."""
         if self.attention is None:

@@ -25,6 +25,7 @@ from imlenet_jax.files import write_atomically
 MM_PER_SECOND, MM_PER_MV = 25.0, 10.0
 LEFT, TOP, RIGHT = 19.0, 24.0, 46.0  # beside and above the paper: lead names and calibration, title, lead weights
 STEPS = 32  # of colour: runs of one step are one line, which keeps the SVG small
+MOST_CLASSES = 6  # that a line holds
 COLOUR_MAP = LinearSegmentedColormap.from_list("weight", COLOURS, STEPS)
 WIDTHS = np.linspace(0.7, 3.2, STEPS)  # points, so that weight shows without colour too
 INK, FAINT, STRONG = "#222222", "#f6dcd8", "#e9b3ab"
@@ -181,12 +182,21 @@ def _colour_bar(axes: Axes, shares: NDArray, y: float) -> None:
 
 def _title(axes: Axes, explanation: Explanation) -> None:
     parts = []
-    for name, value, limit in zip(explanation.classes, explanation.probabilities, explanation.thresholds, strict=True):
+    for name, value, limit, _ in explanation.most_probable(MOST_CLASSES):
         bound = "" if limit is None else f" {'≥' if value >= limit else '<'} {limit:.2f}"
         parts.append(f"{name} {value:.2f}{bound}")
+    if len(explanation.classes) > MOST_CLASSES:
+        parts.append(f"(of {len(explanation.classes)})")
     name = " ".join(explanation.name.split())
     name = name if len(name) <= 90 else f"{name[:88]} …"
-    _text(axes, LEFT, 5, f"{name}   predicted: {explanation.verdict}", size=13, weight="bold")
+    _text(
+        axes,
+        LEFT,
+        5,
+        f"{name}   predicted: {textwrap.shorten(explanation.verdict, 80, placeholder=' ...')}",
+        size=13,
+        weight="bold",
+    )
     _text(
         axes,
         LEFT,

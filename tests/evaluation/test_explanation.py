@@ -93,3 +93,13 @@ def test_networks_without_attention_or_thresholds_are_explained_without():
     (one,) = explain(Network("mousavi", None), ecgs(1))
     assert one.attention is None and one.most_attended() == [] and one.thresholds == (None, None)
     assert "attention" not in one.as_json()
+
+
+def test_of_many_classes_the_most_probable_are_shown():
+    rng = np.random.default_rng(0)
+    names, values = tuple(f"C{number}" for number in range(20)), rng.permutation(20) / 20
+    signal = rng.normal(0, 0.3, (1000, 12))
+    explanation = Explanation("r", signal, 100, LEADS, names, values, (None,) * 20)
+    shown = explanation.most_probable(3)
+    assert [row[1] for row in shown] == [0.95, 0.9, 0.85] and names[int(values.argmax())] == shown[0][0]
+    assert [row[0] for row in explanation.most_probable(20)] == list(names)
