@@ -25,7 +25,7 @@ from imlenet_jax.files import write_atomically
 MM_PER_SECOND, MM_PER_MV = 25.0, 10.0
 LEFT, TOP, RIGHT = 19.0, 24.0, 46.0  # beside and above the paper: lead names and calibration, title, lead weights
 STEPS = 32  # of colour: runs of one step are one line, which keeps the SVG small
-MOST_CLASSES = 6  # that a line holds
+MOST_CLASSES = 5  # that a line holds
 COLOUR_MAP = LinearSegmentedColormap.from_list("weight", COLOURS, STEPS)
 WIDTHS = np.linspace(0.7, 3.2, STEPS)  # points, so that weight shows without colour too
 INK, FAINT, STRONG = "#222222", "#f6dcd8", "#e9b3ab"
