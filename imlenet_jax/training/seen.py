@@ -23,7 +23,7 @@ def seen_records(meta: Meta, split: Split) -> np.ndarray:
 
 def trained_on(meta: Meta, dataset: Dataset) -> np.ndarray:
     """Which records of a data set (n,) bool trained a checkpoint, or one that it started from, as far as these know it."""
-    seen = np.zeros(len(dataset), bool)
+    seen = np.zeros(len(dataset.ecg_id), bool)
     for records, fingerprint in _lineage(meta):
         if fingerprint == dataset.fingerprint or records["source"] == dataset.source == PTBXL:
             first, last = from_ranges(records["ecg_ids"])

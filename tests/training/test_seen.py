@@ -16,7 +16,10 @@ def test_ranges_are_short_and_read_back():
 
 
 def _split(ecg_ids, source="PTB-XL", fingerprint="a"):
-    return SimpleNamespace(dataset=SimpleNamespace(source=source, fingerprint=fingerprint), ecg_id=np.array(ecg_ids))
+    """Some records of a data set that has one more before them."""
+    every = np.array([1000, *ecg_ids])
+    dataset = SimpleNamespace(source=source, fingerprint=fingerprint, ecg_id=every)
+    return SimpleNamespace(dataset=dataset, rows=np.arange(1, len(every)), ecg_id=every[1:])
 
 
 @pytest.mark.parametrize(
@@ -33,3 +36,13 @@ def test_records_that_trained_are_found(split, expected):
     meta = Meta("mousavi", {}, [], [], 100, {}, data_fingerprint="a", records=seen(_split([1, 2, 3, 5, 10])))
     assert seen_records(meta, split).tolist() == expected
     assert not seen_records(Meta("mousavi", {}, [], [], 100, {}, data_fingerprint="a"), split).size
+
+
+def test_the_records_of_networks_before_count_too():
+    first = {"records": {"source": "PTB-XL", "ecg_ids": "1-2"}, "data_fingerprint": "z"}
+    second = {"records": {"source": "synthetic", "ecg_ids": "3"}, "data_fingerprint": "z", "started_from": first}
+    known = {"data_fingerprint": "a", "records": seen(_split([5])), "training": {"started_from": second}}
+    meta = Meta("mousavi", {}, [], [], 100, {}, **known)
+    assert seen_records(meta, _split([1, 2, 3, 4, 5])).tolist() == [1, 2, 5]
+    second["records"] = {"source": "PTB-XL", "ecg_ids": "all of them"}  # as no network of ours has it
+    assert seen_records(meta, _split([1, 2, 3, 4, 5])).tolist() == [1, 2, 5]
