@@ -7,6 +7,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import warnings
 import zlib
@@ -305,7 +306,14 @@ def write_report(path: Path, listing: Listing, lines: list[list[Any]]) -> None:
 def _key(listing: Listing, shape: Shape) -> str:
     """sha256 of all that decides what the shards hold, but the recordings themselves; it moves with the folder."""
     root = os.path.relpath(listing.root.resolve(), listing.path.resolve().parent)
-    settings = [shape.leads, shape.sampling_rate, shape.seconds, sorted(shape.lead_map.items()), shape.short]
+    settings = [
+        SHARD_SAMPLES,
+        shape.leads,
+        shape.sampling_rate,
+        float(shape.seconds),
+        sorted(shape.lead_map.items()),
+        shape.short,
+    ]
     return hashlib.sha256(canonical([VERSION, listing.checksum, listing.classes, root, *settings])).hexdigest()
 
 
@@ -330,7 +338,7 @@ def _take_all(listing: Listing, shape: Shape, start: int, workers: int) -> Itera
             yield from zip(job, _take_several(*arguments), strict=True)
         return
     context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _leave_interrupts_to_the_parent) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, _follow_the_parent) as pool:
         try:
             for job, taken in zip(jobs, _in_order(pool, work, 2 * workers), strict=True):
                 yield from zip(job, taken, strict=True)
@@ -353,5 +361,14 @@ def _take_several(files: Sequence[Path], formats: Sequence[TableFormat], shape: 
     return [take(file, table, shape) for file, table in zip(files, formats, strict=True)]
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _follow_the_parent() -> None:
+    """In a process that reads: an interrupt is the parent's to handle, and where that is killed, this one ends, too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -2,6 +2,10 @@
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -190,3 +194,23 @@ def test_any_lead_set_of_the_twelve_is_derived(folder):
     assert (
         set(dataset.leads) < set(LEADS) and json.loads((folder / "six" / "manifest.json").read_text())["length"] == 400
     )
+
+
+def test_a_kill_leaves_no_process_behind_and_the_next_run_goes_on(folder, monkeypatch):
+    monkeypatch.undo()  # another process has shards of the usual size
+    rows = ["record,sampling_rate,A"]
+    for number in range(3000):
+        (folder / f"link{number}.csv").symlink_to(folder / "0.csv")
+        rows.append(f"link{number}.csv,100,1")
+    (folder / "records.csv").write_text("\n".join(rows) + "\n")
+    flags = ("--leads", "I,II,V1", "--seconds", "4", "--workers", "2", "--out", folder / "killed")
+    command = [sys.executable, "-m", "experiments.prepare", "--records", folder / "records.csv", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        while process.poll() is None and not list((folder / "killed").glob("shard-*.json")):
+            time.sleep(0.05)
+        process.kill()
+        process.communicate(timeout=60)  # returns when nobody holds the other end, its readers included
+    assert process.returncode == -signal.SIGKILL
+    shape = Shape(leads=SMALL.leads, sampling_rate=100, seconds=4)
+    done = prepare_own(read_listing(folder / "records.csv"), folder / "killed", shape, 1, progress=False)
+    assert 0 < done.records < 3000 and len(open_shards(folder / "killed")) == 3000
