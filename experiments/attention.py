@@ -24,7 +24,7 @@ from experiments.task import add_task_flags, check, check_task_flags, suffix, ta
 from experiments.test import choose
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.loader import Split
-from imlenet_jax.data.open import open_dataset
+from imlenet_jax.data.open import open_dataset, usual_task
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.attention import Attention, attention_maps
 from imlenet_jax.evaluation.attention_report import draw_means, page, png
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--model {args.model} has no attention: only imle_net can be asked where it looked")
     check_task_flags(args)
     print_devices()
-    name = run_name(args.model, asked=suffix(args))
+    name = run_name(args.model, asked=suffix(args, usual_task(args.data_dir)))
     classifier = load(args.checkpoint_dir / name, args.which, compilation_cache=args.compilation_cache)
     dataset = open_dataset(
         args.data_dir, classifier.sampling_rate, allow_missing=args.allow_missing, verify=args.verify

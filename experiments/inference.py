@@ -141,7 +141,6 @@ def _answer(
             decisions = ["" if yes is None else int(yes) for yes in explanation.predicted]
             probabilities = [f"{value:.6f}" for value in explanation.probabilities]
             rows.writerow([ecg.name, ecg.path, *probabilities, *decisions, "; ".join(explanation.notes)])
-            predictions.flush()
             tqdm.write(_summary(explanation, results))
             bar.update()
 
@@ -152,7 +151,7 @@ def _open_predictions(path: Path, classes: tuple[str, ...]) -> Iterator[TextIO]:
     if old := move_aside(path):
         print(f"earlier predictions moved to {old}")
     columns = [f"{kind}_{name}" for kind in ("prob", "predicted") for name in classes]
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with open(path, "w", encoding="utf-8", newline="", buffering=1) as file:
         csv.writer(file).writerow(["name", "file", *columns, "notes"])
         yield file
 

@@ -15,6 +15,7 @@ from experiments.cli import Parser, boolean, execute, lead_map, names, positive_
 from imlenet_jax.data.ecg import SHORT
 from imlenet_jax.data.leads import parse_lead
 from imlenet_jax.data.listing import Listing, read_listing
+from imlenet_jax.data.manifest import MAX_SECONDS
 from imlenet_jax.data.open import shards_folder
 from imlenet_jax.data.own import REPORT, Shape, prepare_own
 from imlenet_jax.data.prepare import Prepared, prepare_shards
@@ -89,8 +90,8 @@ def _prepare_own(args: argparse.Namespace) -> tuple[Prepared, Listing]:
     low, high = OWN_RATES
     if not low <= args.sampling_rate <= high:
         raise UserError(f"--sampling_rate {args.sampling_rate} is not from {low} to {high} Hz: choose one that is")
-    if not 1 <= args.seconds <= 60:
-        raise UserError(f"--seconds {args.seconds:g} is not from 1 to 60: choose a length that is")
+    if not 1 <= args.seconds <= MAX_SECONDS:
+        raise UserError(f"--seconds {args.seconds:g} is not from 1 to {MAX_SECONDS}: choose a length that is")
     leads = tuple(parse_lead(name) or "" for name in args.leads)
     if "" in leads or len(set(leads)) < len(leads):
         raise UserError(f"--leads {','.join(args.leads)} is not a list of different leads among {', '.join(LEADS)}")

@@ -10,7 +10,6 @@ import jax
 
 from experiments.cli import Parser, boolean, positive_float, positive_int
 from imlenet_jax.data.loader import Split, select, select_reference
-from imlenet_jax.data.open import usual_task
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.data.tasks import PTBXL_TASKS, SUB, SUPERCLASS, Task
 from imlenet_jax.errors import UserError
@@ -49,13 +48,10 @@ def check_task_flags(args: argparse.Namespace) -> None:
         raise UserError(f"--sub_split {args.sub_split} is for the sub-diagnosis of MI: add --sub True")
 
 
-def suffix(args: argparse.Namespace) -> str:
-    """What is asked, as it is added to the name of a run: nothing for the superclasses."""
-    if args.sub:
-        return "sub"
-    data_dir = getattr(args, "data_dir", None)  # a command without data asks for the superclasses, unless told
-    task = args.task or (usual_task(data_dir) if data_dir else SUPERCLASS)
-    return "" if task == SUPERCLASS else task
+def suffix(args: argparse.Namespace, usual: str = SUPERCLASS) -> str:
+    """What is asked, by the flags or else `usual`, as it is added to the name of a run: nothing for the superclasses."""
+    task = args.task or usual
+    return "sub" if args.sub else "" if task == SUPERCLASS else task
 
 
 def task_of(args: argparse.Namespace, dataset: Dataset) -> Task:

@@ -32,7 +32,7 @@ from experiments.task import (
     task_of,
 )
 from imlenet_jax.data.loader import Split
-from imlenet_jax.data.open import open_dataset
+from imlenet_jax.data.open import open_dataset, usual_task
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.data.tasks import SUPERCLASS, Task
 from imlenet_jax.errors import DataWarning, UserError
@@ -90,14 +90,15 @@ def run(args: argparse.Namespace) -> None:
     print_devices()
     use_cache(args.compilation_cache)
     devices = Devices(args.num_devices)
+    asked = suffix(args, usual_task(args.data_dir))
     if args.seeds == 1:
-        test_one(args, run_name(args.model, asked=suffix(args)), devices)
+        test_one(args, run_name(args.model, asked=asked), devices)
         return
-    names = [run_name(args.model, seed, suffix(args)) for seed in range(args.seed, args.seed + args.seeds)]
+    names = [run_name(args.model, seed, asked) for seed in range(args.seed, args.seed + args.seeds)]
     reports = [test_one(args, name, devices) for name in names]
     summary = over_seeds(reports)
     print(f"\nover {args.seeds} seeds:\n{format_seeds(summary)}")
-    path = args.log_dir / f"{run_name(args.model, asked=suffix(args))}_{args.split}_seeds.json"
+    path = args.log_dir / f"{run_name(args.model, asked=asked)}_{args.split}_seeds.json"
     write_json(path, {"runs": names, "metrics": summary})
     print(f"over seeds: {path}")
 

@@ -195,7 +195,8 @@ def train_one(
     args: argparse.Namespace, seed: int, dataset: Dataset, train: Split, validation: Split, devices: Devices
 ) -> None:
     """Train the network of one seed, or the rest of it, with checkpoints and logs of its own."""
-    base_name, name = (run_name(args.model, seed if args.seeds > 1 else None, asked) for asked in ("", suffix(args)))
+    number, asked = seed if args.seeds > 1 else None, suffix(args, dataset.task().name)
+    base_name, name = run_name(args.model, number), run_name(args.model, number, asked)
     args = argparse.Namespace(**vars(args) | {"seed": seed})
     start_from = args.checkpoint_dir / base_name if args.sub else args.init_from
     base, variables = load_base(start_from, args, dataset, task_of(args, dataset)) if start_from else (None, None)
@@ -298,9 +299,10 @@ def describe(args: argparse.Namespace, dataset: Dataset, train: Split, base: Met
     task = task_of(args, dataset)
     sizes = {"leads": len(dataset.leads), "length": dataset.length, "classes": len(task.classes)}
     usual = args.train_folds == SCALER_FOLDS and args.min_likelihood is None and task.name == dataset.task().name
-    mean, std = dataset.scaler if usual else dataset.fit_scaler(train.rows)
     if base and not args.sub:  # it sees mV as it was trained to; the reference's sub-diagnosis scales anew
         mean, std = base.scaler["mean"], base.scaler["std"]
+    else:
+        mean, std = dataset.scaler if usual else dataset.fit_scaler(train.rows)
     flags = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     if base:
         known = {"epoch": base.epoch, "data_fingerprint": base.data_fingerprint, "records": base.records}

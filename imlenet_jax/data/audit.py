@@ -26,10 +26,8 @@ def class_table(dataset: Dataset, task: Task, folds: Mapping[str, tuple[int, ...
     table = pd.DataFrame({"records": labels.sum(axis=0)}, index=pd.Index(task.classes, name="class"))
     for name, numbers in folds.items():
         table[name] = labels[np.isin(dataset.fold, numbers)].sum(axis=0)
-    unstated = [{code: p for code, p in codes.items() if p == 0} for codes in dataset.scp_codes]
     stated = [{code: p for code, p in codes.items() if p != 0} for codes in dataset.scp_codes]
-    sure = task.labels(stated).astype(bool)
-    table["not_stated"] = (task.labels(unstated).astype(bool) & ~sure & labels).sum(axis=0)
+    table["not_stated"] = (labels & ~task.labels(stated).astype(bool)).sum(axis=0)
     for likelihood in LIKELIHOODS:
         kept = task.labels(dataset.scp_codes, likelihood).astype(bool)
         table[f"dropped_below_{likelihood}"] = (labels & ~kept).sum(axis=0)

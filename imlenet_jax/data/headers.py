@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 GAIN = 200.0  # steps per mV where a header says none: WFDB's default, "uncalibrated"
 RATE = 250.0  # Hz where it says none
-INVALID = -32768  # what format 16 stores where a sample is missing
 
 # A name may have a dot, and what stands after the number of samples (time and date) is of no use here and often not a date.
 _RECORD = re.compile(r"([^\s/]+)\s+(\d{1,4})(?:\s+(\d[\d.eE+]{0,15})(?:/\S+)?(?:\s+(\d{1,10})(?:\s.*)?)?)?", re.ASCII)

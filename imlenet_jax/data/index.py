@@ -37,7 +37,7 @@ def challenge_rows(folder: Path, names: Mapping[str, str] | None = None) -> tupl
     """
     rows: list[Row] = []
     unnamed: Counter[str] = Counter()
-    for header in _files(folder, ("*.hea",)):
+    for header in _headers(folder):
         text = read_header(str(header)).decode("utf-8", errors="replace")
         found = {match[1].casefold(): match[2] for line in text.splitlines() if (match := _COMMENT.fullmatch(line))}
         codes = [code.strip() for code in found.get("dx", "").split(",") if code.strip()]
@@ -116,12 +116,12 @@ def listing_text(rows: Iterable[Row]) -> str:
     return file.getvalue()
 
 
-def _files(folder: Path, patterns: Iterable[str]) -> list[Path]:
+def _headers(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: name one with recordings")
-    found = sorted(path for pattern in patterns for path in folder.rglob(pattern))
+    found = sorted(folder.rglob("*.hea"))
     if not found:
-        raise UserError(f"{folder} holds no {' or '.join(patterns)} file: name a folder with recordings")
+        raise UserError(f"{folder} holds no *.hea file: name a folder with recordings")
     return found
 
 

@@ -7,6 +7,7 @@ for `.csv` and `.npy` files `sampling_rate`, `leads` and `unit`. All other colum
 
 import csv
 import hashlib
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from imlenet_jax.data.ptbxl import ABOUT, MAX_TABLE_BYTES, check_patients
+from imlenet_jax.data.ptbxl import ABOUT, MAX_TABLE_BYTES, parse_cell
+from imlenet_jax.data.records import UNITS_PER_MV
 from imlenet_jax.data.sources import TableFormat, file_of, is_table
 from imlenet_jax.errors import UserError
+from imlenet_jax.files import read_limited
 
 RECORD, PATIENT, FOLD, SPLIT, LABELS = "record", "patient_id", "fold", "split", "labels"
 FOLDS = {"train": 1, "val": 9, "test": 10}
@@ -75,7 +78,8 @@ def read_listing(path: Path, root: Path | None = None, classes: Sequence[str] | 
         UserError: the table, or a cell, is not as above; a record is listed twice; or a patient is in two folds. The
             message names the line.
     """
-    columns, lines = _read(path)
+    data = _read(path)
+    columns, lines = _columns(path, data)
     if RECORD not in columns:
         raise UserError(f"{path} has no column '{RECORD}' with the paths of the recordings: add it")
     where = [f"line {line} of {path}" for line in lines]
@@ -88,16 +92,12 @@ def read_listing(path: Path, root: Path | None = None, classes: Sequence[str] | 
     if "" in patient:
         raise UserError(f"{PATIENT} of {where[patient.index('')]} is empty: fill the column, or leave it out")
     fold, dealt = _folds(columns, where, patient)
-    numbers = np.unique(np.array(patient), return_inverse=True)[1]
-    try:
-        check_patients(numbers, fold, path)
-    except UserError:
-        raise UserError(f"{path} has {_crossing(patient, fold)}: give all records of a patient the same fold") from None
+    _check_folds(patient, fold, path)
     kept = [name for name in columns if name not in {RECORD, FOLD, SPLIT, LABELS, *_FORMAT, *names}]
     return Listing(
         path=path,
         root=root,
-        checksum=hashlib.sha256(path.read_bytes()).hexdigest(),
+        checksum=hashlib.sha256(data).hexdigest(),
         record=record,
         files=files,
         formats=[_format(columns, row, at, file) for row, (at, file) in enumerate(zip(where, files, strict=True))],
@@ -115,24 +115,29 @@ def deal_fold(patient: str) -> int:
     return int.from_bytes(hashlib.sha256(patient.encode()).digest()[:8], "big") % 10 + 1
 
 
-def _read(path: Path) -> tuple[dict[str, list[str]], list[int]]:
-    """The columns by name, cells without spaces around them, and the number of each row's line."""
+def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_TABLE_BYTES:
-            raise UserError(f"{path} has more than {MAX_TABLE_BYTES // 2**20} MiB: cut it into parts")
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = _rows(path, file.read())
-            names = next(rows, (0, []))[1]
-            if len(set(names)) < len(names):
-                twice = next(name for name in names if names.count(name) > 1)
-                raise UserError(f"{path} has {names.count(twice)} columns called {twice!r}: give each its own name")
-            table = list(rows)
+        data = read_limited(path, MAX_TABLE_BYTES)
     except FileNotFoundError:
         raise UserError(f"there is no {path}: --records takes a table with a row per recording") from None
+    except ValueError:
+        raise UserError(f"{path} has more than {MAX_TABLE_BYTES // 2**20} MiB: cut it into parts") from None
+    return data
+
+
+def _columns(path: Path, data: bytes) -> tuple[dict[str, list[str]], list[int]]:
+    """The columns by name, cells without spaces around them, and the number of each row's line."""
+    try:
+        rows = _rows(data.decode("utf-8-sig"))
+        names = next(rows, (0, []))[1]
+        table = list(rows)
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a text file in UTF-8: save it as such") from None
     except csv.Error as error:
         raise UserError(f"{path} is not a readable CSV file ({error}): mend it") from None
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{path} has {names.count(twice)} columns called {twice!r}: give each its own name")
     if not table:
         raise UserError(f"{path} lists no recordings: add a row for each")
     for line, cells in table:
@@ -144,21 +149,17 @@ def _read(path: Path) -> tuple[dict[str, list[str]], list[int]]:
     return columns, [line for line, _ in table]
 
 
-def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
     first = text.partition("\n")[0]
     separator = next((mark for mark in "\t," if mark in first), ";" if ";" in first else ",")
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     for cells in reader:
         if any(cells):
             yield reader.line_num, [cell.strip() for cell in cells]
 
 
 def _parse(parse: Callable[[str], Any], cell: str, column: str, where: str) -> Any:
-    try:
-        return parse(cell)
-    except ValueError as error:
-        shown = cell if len(cell) <= 60 else cell[:57] + "..."
-        raise UserError(f"{column} of {where} is {shown!r}, which is not {error}: mend it") from None
+    return parse_cell(cell, parse, f"{column} of {where}", "mend it")
 
 
 def _record(text: str) -> str:
@@ -238,12 +239,14 @@ def _split(text: str) -> int:
     return FOLDS[text]
 
 
-def _crossing(patient: list[str], fold: np.ndarray) -> str:
+def _check_folds(patient: list[str], fold: np.ndarray, path: Path) -> None:
     first: dict[str, int] = {}
     for name, number in zip(patient, fold.tolist(), strict=True):
         if first.setdefault(name, number) != number:
-            return f"records of patient {name!r} in folds {first[name]} and {number}"
-    return ""
+            raise UserError(
+                f"{path} has records of patient {name!r} in folds {first[name]} and {number}: "
+                "give all records of a patient the same fold"
+            )
 
 
 def _format(columns: dict[str, list[str]], row: int, where: str, file: Path) -> TableFormat:
@@ -267,6 +270,6 @@ def _rate(text: str) -> float:
 
 
 def _unit(text: str) -> str:
-    if text.casefold() not in ("mv", "uv", "µv", "v"):
+    if text.casefold() not in UNITS_PER_MV:
         raise ValueError("mV, uV or V")
     return text

@@ -187,12 +187,21 @@ def _read_table(path: Path, columns: tuple[str, ...], more: tuple[str, ...] = ()
         raise UserError(f"{path} is not a readable CSV file ({error}): restore it from PTB-XL") from None
 
 
-def _cell(row: dict[str, str], column: str, parse: Callable[[str], Any], where: str) -> Any:
+def parse_cell(text: str, parse: Callable[[str], Any], what: str, advice: str = "restore the file") -> Any:
+    """What `parse` makes of a cell of a table; its `ValueError` says what the cell should be.
+
+    Raises:
+        UserError: it is not that; names `what`, as in `fold of line 3 of records.csv`, and gives the advice.
+    """
     try:
-        return parse(row[column])
+        return parse(text)
     except ValueError as error:
-        text = row[column] if len(row[column]) <= 60 else row[column][:57] + "..."
-        raise UserError(f"{column} of {where} is {text!r}, which is not {error}: restore the file") from None
+        shown = text if len(text) <= 60 else text[:57] + "..."
+        raise UserError(f"{what} is {shown!r}, which is not {error}: {advice}") from None
+
+
+def _cell(row: dict[str, str], column: str, parse: Callable[[str], Any], where: str) -> Any:
+    return parse_cell(row[column], parse, f"{column} of {where}")
 
 
 def _whole(text: str) -> int:

@@ -214,7 +214,11 @@ def check_memory(raw: Any, path: str, advice: str) -> None:
     wfdb fills up what skewed leads lack at their ends, and holds every sample of frames that have several of a lead.
     """
     frames = raw.sig_len + max([skew or 0 for skew in raw.skew], default=0)
-    values = frames * sum(count or 1 for count in raw.samps_per_frame)
+    check_values(frames * sum(count or 1 for count in raw.samps_per_frame), path, advice)
+
+
+def check_values(values: int, path: str, advice: str) -> None:
+    """Refuse the header `path` of a recording of so many values in all, where that is none, or more than MAX_VALUES."""
     if not 0 < values <= MAX_VALUES:
         what = "cut it into parts" if values else "it is empty"
         raise UserError(f"{path} speaks of {values:,} samples, not 1 to {MAX_VALUES:,}: {what}, or {advice}")

@@ -11,9 +11,18 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
-from imlenet_jax.data.headers import GAIN, INVALID, Signal, WfdbHeader, parse_wfdb
+from imlenet_jax.data.headers import GAIN, Signal, WfdbHeader, parse_wfdb
 from imlenet_jax.data.leads import unit_of
-from imlenet_jax.data.records import MAX_VALUES, brief, check_files, check_memory, read_header, read_wfdb_header
+from imlenet_jax.data.records import (
+    INVALID,
+    MAX_VALUES,
+    brief,
+    check_files,
+    check_memory,
+    check_values,
+    read_header,
+    read_wfdb_header,
+)
 from imlenet_jax.errors import UserError
 
 MAX_CSV_BYTES = 2**30
@@ -157,15 +166,15 @@ def _read_plain(path: Path, header: WfdbHeader) -> Source:
     for place, each in enumerate(header.signals):
         files.setdefault(each.file, []).append(place)
     frames = {name: _frames(path, name, [header.signals[place] for place in places]) for name, places in files.items()}
-    length = header.length or _length_of_files(path, header, files)
-    values = length * len(header.signals)
-    if not 0 < values <= MAX_VALUES:
-        what = "cut it into parts" if values else "it is empty"
-        raise UserError(f"{path} speaks of {values:,} samples, not 1 to {MAX_VALUES:,}: {what}, or {_RESTORE}")
+    length = header.length or min(count for count, _ in frames.values())
+    check_values(length * len(header.signals), str(path), _RESTORE)
     by_lead = np.empty((len(header.signals), length), np.int16)
     for name, places in files.items():
-        if frames[name] < length:
-            raise UserError(f"{path.parent / name} holds {frames[name]:,} of {length:,} samples per lead: {_RESTORE}")
+        held, rest = frames[name]
+        if header.length is None and rest:
+            raise UserError(f"{path.parent / name} is cut off within a sample of all leads: {_RESTORE}")
+        if held < length:
+            raise UserError(f"{path.parent / name} holds {held:,} of {length:,} samples per lead: {_RESTORE}")
         offset, count = header.signals[places[0]].offset, length * len(places)
         steps = np.fromfile(path.parent / name, "<i2", count, offset=offset).reshape(length, len(places))
         by_lead[slice(None) if len(files) == 1 else places] = steps.T
@@ -179,8 +188,8 @@ def _read_plain(path: Path, header: WfdbHeader) -> Source:
     return Source(path, signal.T, header.sampling_rate, leads, units, tuple(notes))
 
 
-def _frames(path: Path, name: str, signals: Sequence[Signal]) -> int:
-    """How many samples of each of these leads their file holds."""
+def _frames(path: Path, name: str, signals: Sequence[Signal]) -> tuple[int, int]:
+    """How many samples of each of these leads their file holds, and how many bytes are left over."""
     try:
         size = (path.parent / name).stat().st_size
     except FileNotFoundError:
@@ -188,17 +197,7 @@ def _frames(path: Path, name: str, signals: Sequence[Signal]) -> int:
     offsets = {each.offset for each in signals}
     if len(offsets) > 1:
         raise UserError(f"{path} lets the samples of {name} begin at several places: {_RESTORE}")
-    return max(0, size - offsets.pop()) // (2 * len(signals))
-
-
-def _length_of_files(path: Path, header: WfdbHeader, files: dict[str, list[int]]) -> int:
-    """The samples per lead of a record whose header does not say it."""
-    sizes = {name: (path.parent / name).stat().st_size - header.signals[p[0]].offset for name, p in files.items()}
-    lengths = {name: divmod(size, 2 * len(files[name])) for name, size in sizes.items()}
-    for name, (_, rest) in lengths.items():
-        if rest:
-            raise UserError(f"{path.parent / name} is cut off within a sample of all leads: {_RESTORE}")
-    return min(length for length, _ in lengths.values())
+    return divmod(max(0, size - offsets.pop()), 2 * len(signals))
 
 
 def assumed_gain(gains: Sequence[float | None]) -> list[str]:
@@ -227,29 +226,30 @@ def wrong_sums(leads: Sequence[str], stated: Sequence[int | None], steps: np.nda
 def _read_by_wfdb(path: Path) -> Source:
     import wfdb  # slow to import
 
-    advice = _RESTORE
     stem = str(path.with_suffix(""))
-    raw = read_wfdb_header(stem, str(path), advice)
+    raw = read_wfdb_header(stem, str(path), _RESTORE)
     if isinstance(raw, wfdb.MultiRecord):
         raise UserError(f"{path} is a record of several segments: name its segments one by one")
     if raw.n_sig and raw.sig_len is None:
-        raise UserError(f"{path} does not say how many samples it has, and only of format 16 the file tells: {advice}")
+        raise UserError(
+            f"{path} does not say how many samples it has, and only of format 16 the file tells: {_RESTORE}"
+        )
     if not raw.n_sig or not raw.sig_len or not all(raw.sig_name or [None]) or not raw.fs:
-        raise UserError(f"{path} lacks its sampling rate, its length or the name of a lead: {advice}")
+        raise UserError(f"{path} lacks its sampling rate, its length or the name of a lead: {_RESTORE}")
     if len(raw.file_name) != raw.n_sig:
-        raise UserError(f"{path} describes {len(raw.file_name)} leads, but counts {raw.n_sig}: {advice}")
-    check_files(raw.file_name, str(path), advice)
+        raise UserError(f"{path} describes {len(raw.file_name)} leads, but counts {raw.n_sig}: {_RESTORE}")
+    check_files(raw.file_name, str(path), _RESTORE)
     for name in raw.file_name:
         if not (path.parent / name).is_file():
-            raise UserError(f"there is no {path.parent / name}, which {path} refers to: {advice}")
-    check_memory(raw, str(path), advice)
+            raise UserError(f"there is no {path.parent / name}, which {path} refers to: {_RESTORE}")
+    check_memory(raw, str(path), _RESTORE)
     try:
         record: Any = wfdb.rdrecord(stem, physical=False)
         signal = record.dac()
     except Exception as error:
-        raise UserError(f"the signals of {path} are not readable ({brief(error)}): {advice}") from None
+        raise UserError(f"the signals of {path} are not readable ({brief(error)}): {_RESTORE}") from None
     if signal.shape != (raw.sig_len, raw.n_sig):
-        raise UserError(f"the signals of {path} are not {raw.sig_len} samples of {raw.n_sig} leads: {advice}")
+        raise UserError(f"the signals of {path} are not {raw.sig_len} samples of {raw.n_sig} leads: {_RESTORE}")
     notes = wrong_sums(raw.sig_name, raw.checksum, record.d_signal.T)
     return Source(path, signal, float(raw.fs), tuple(raw.sig_name), tuple(raw.units), tuple(notes))
 
