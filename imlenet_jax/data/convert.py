@@ -42,11 +42,6 @@ class Job(NamedTuple):
     source: dict[str, str]
 
     @property
-    def part(self) -> Path:
-        """The JSON that a finished shard leaves until the manifest is written, after a line with its checksum."""
-        return self.target.with_suffix(".json")
-
-    @property
     def key(self) -> str:
         """sha256 of all that decides what the shard holds, as far as it is known before reading it."""
         parts = [VERSION, self.sampling_rate, self.ecg_id, self.stems, self.fitted.tolist(), self.source]
@@ -76,13 +71,30 @@ class Part(NamedTuple):
 def finished(job: Job) -> Part | None:
     """The part of a shard that an interrupted run has completed and that is still whole, else None."""
     try:
-        sealed, _, body = job.part.read_bytes().partition(b"\n")
-        if sealed != seal(body):
-            return None
-        part = Part(**parse_json(body))
-        return part if part.key == job.key and zlib.crc32(job.target.read_bytes()) == part.crc32 else None
-    except (OSError, ValueError, TypeError):
+        values = read_part(job.target, job.key)
+        return None if values is None else Part(**values)
+    except TypeError:
         return None
+
+
+def read_part(target: Path, key: str) -> dict[str, Any] | None:
+    """What `write_shard` left beside a shard; None unless it has this key and both are whole."""
+    try:
+        seal, _, body = target.with_suffix(".json").read_bytes().partition(b"\n")
+        values = parse_json(body) if seal == _seal(body) else None
+        whole = values is not None and values["key"] == key and zlib.crc32(target.read_bytes()) == values["crc32"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return values if whole else None
+
+
+def write_shard(target: Path, data: memoryview, key: str, about: dict[str, Any]) -> dict[str, Any]:
+    """Write a shard, and beside it a small JSON of `about` with its key and checksum to go on from; returns that."""
+    write_atomically(target, data)
+    values = {"key": key, "crc32": zlib.crc32(data), **about}
+    body = canonical(values)
+    write_atomically(target.with_suffix(".json"), _seal(body) + b"\n" + body)
+    return values
 
 
 def convert(job: Job, advance: Callable[[int], None]) -> Part:
@@ -117,22 +129,16 @@ def convert(job: Job, advance: Callable[[int], None]) -> Part:
             rows_of = job.fitted[rows] & (np.array(chunk) == number)
             moments.update(sums[rows_of], squares[rows_of], length, *key)
         advance(len(recordings))
-    write_atomically(job.target, file.data)
-    part = Part(
-        job.key,
-        zlib.crc32(file.data),
-        [[list(gain), list(baseline)] for gain, baseline in table],
-        index,
-        [list(entry) for entry in moments.entries() if entry[2]],
-        flat,
-    )
-    body = canonical(part._asdict())
-    write_atomically(job.part, seal(body) + b"\n" + body)
-    return part
+    about = {
+        "calibrations": [[list(gain), list(baseline)] for gain, baseline in table],
+        "calibration": index,
+        "moments": [list(entry) for entry in moments.entries() if entry[2]],
+        "flat": flat,
+    }
+    return Part(**write_shard(job.target, file.data, job.key, about))
 
 
-def seal(body: bytes) -> bytes:
-    """The checksum line that stands before the JSON of a finished shard."""
+def _seal(body: bytes) -> bytes:
     return hashlib.sha256(body).hexdigest().encode()
 
 

@@ -10,28 +10,36 @@ import signal
 import threading
 import time
 import warnings
-import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from imlenet_jax.data.convert import empty_array, seal
+from imlenet_jax.data.convert import empty_array, read_part, write_shard
 from imlenet_jax.data.ecg import read_ecg
 from imlenet_jax.data.listing import Listing
 from imlenet_jax.data.manifest import MANIFEST, VERSION, OldManifest, canonical, read_manifest, write_manifest
 from imlenet_jax.data.plausibility import wrong_source
-from imlenet_jax.data.prepare import SCALER_FOLDS, SHARD_SAMPLES, Prepared, usable_cores
+from imlenet_jax.data.prepare import (
+    SCALER_FOLDS,
+    SHARD_SAMPLES,
+    Prepared,
+    described,
+    remove_other_shards,
+    shards_anew,
+    usable_cores,
+)
 from imlenet_jax.data.ptbxl import LEADS, SECONDS
 from imlenet_jax.data.scaling import Moments, sums_and_squares
 from imlenet_jax.data.sources import TableFormat
 from imlenet_jax.errors import DataWarning, UserError
-from imlenet_jax.files import exclusive, parse_json, write_atomically
+from imlenet_jax.files import write_atomically
 
 OWN = "own recordings"
 TASK = "labels"
@@ -93,18 +101,12 @@ def prepare_own(
         OSError: `out` cannot be written, or the disk is full.
     """
     key = _key(listing, shape)
-    if _is_current(out, key):
+    is_current = partial(_is_current, out, key)
+    if is_current():
         return Prepared(out, 0, 0.0)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"{out} cannot be a folder, a file is in its way: choose another one with --out") from None
-    with exclusive(out / ".lock"):
-        if _is_current(out, key):
+    with shards_anew(out, is_current) as needed:
+        if not needed:
             return Prepared(out, 0, 0.0)
-        (out / MANIFEST).unlink(missing_ok=True)
-        for left in out.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
         start = time.perf_counter()
         writer = Writer(listing, out, shape, key)
         resumed = writer.position[0]
@@ -163,7 +165,7 @@ class Writer:
         self.size = max(1, SHARD_SAMPLES // shape.length)
         self.parts: list[dict[str, Any]] = []
         self.position = (0, 0)
-        while part := self._finished(len(self.parts)):
+        while part := read_part(self._target(len(self.parts)), key):
             self.parts.append(part)
             self.position = tuple(part["next"])
         self._rows: list[tuple[int, str, np.ndarray, Any]] = []  # that are in no shard yet
@@ -193,30 +195,16 @@ class Writer:
         write_report(self.out / REPORT, self.listing, report)
         shards = [part for part in self.parts if part["rows"]]
         if not shards:
+            remove_other_shards(self.out, set())  # once the recordings are mended, nothing is there to go on from
             raise UserError(f"no recording of {self.listing.path} can be used: {self.out / REPORT} says why")
         write_manifest(self.out, self._manifest(shards))
         told = wrong_source(np.array([line[-1] for line in report], float))
         if told:
             warnings.warn(f"{self.listing.path}: {told}", DataWarning, 4)
-        keep = {self._target(number) for number in range(len(shards))}
-        for path in list(self.out.glob("shard-*")):
-            if path not in keep:
-                path.unlink(missing_ok=True)
+        remove_other_shards(self.out, {self._target(number) for number in range(len(shards))})
 
     def _target(self, number: int) -> Path:
         return self.out / f"shard-{number:05d}.npy"
-
-    def _finished(self, number: int) -> dict[str, Any] | None:
-        """The part of a shard that a run which was ended has completed and that is still whole."""
-        target = self._target(number)
-        try:
-            sealed, _, body = target.with_suffix(".json").read_bytes().partition(b"\n")
-            part = parse_json(body) if sealed == seal(body) else None
-            if part is None or part["key"] != self.key or zlib.crc32(target.read_bytes()) != part["crc32"]:
-                return None
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
-        return part
 
     def _write(self, following: tuple[int, int]) -> None:
         """The windows at hand as a shard; with it all that a run needs to go on after it."""
@@ -229,11 +217,7 @@ class Writer:
             if self.listing.fold[number] in SCALER_FOLDS:
                 sums, squares = sums_and_squares(np.ascontiguousarray(signal_.T)[None])
                 moments.update(sums, squares, self.shape.length, *calibration)
-        target_path = self._target(len(self.parts))
-        write_atomically(target_path, file.data)
-        part = {
-            "key": self.key,
-            "crc32": zlib.crc32(file.data),
+        about = {
             "rows": [(number, name) for number, name, *_ in self._rows],
             "calibrations": list(table),
             "calibration": [table[calibration] for *_, calibration in self._rows],
@@ -241,9 +225,7 @@ class Writer:
             "report": [[None if value != value else value for value in line] for line in self._report],
             "next": following,
         }
-        body = canonical(part)
-        write_atomically(target_path.with_suffix(".json"), seal(body) + b"\n" + body)
-        self.parts.append(parse_json(body))
+        self.parts.append(write_shard(self._target(len(self.parts)), file.data, self.key, about))
         self._rows, self._report = [], []
 
     def _manifest(self, shards: list[dict[str, Any]]) -> dict[str, Any]:
@@ -251,16 +233,6 @@ class Writer:
         rows = [row for part in shards for row in part["rows"]]
         numbers = [number for number, _ in rows]
         patients = {name: place for place, name in enumerate(sorted(set(listing.patient)))}
-        table: dict[bytes, int] = {}
-        distinct: list[Any] = []
-        calibration: list[int] = []
-        for part in shards:
-            local = []
-            for entry in part["calibrations"]:
-                local.append(table.setdefault(canonical(entry), len(table)))
-                if len(table) > len(distinct):
-                    distinct.append(entry)
-            calibration += [local[place] for place in part["calibration"]]
         about = {"record": listing.record, **listing.about}
         data = {
             "sampling_rate": shape.sampling_rate,
@@ -270,18 +242,9 @@ class Writer:
             "patient_id": [patients[listing.patient[number]] for number in numbers],
             "fold": listing.fold[numbers].tolist(),
             "scp_codes": [dict.fromkeys(listing.labels[number], 100.0) for number in numbers],
-            "calibrations": [{"gain": gain, "baseline": baseline} for gain, baseline in distinct],
-            "calibration": calibration,
-            "shards": [
-                {"file": self._target(place).name, "records": len(part["rows"]), "crc32": f"{part['crc32']:08x}"}
-                for place, part in enumerate(shards)
-            ],
         }
-        scaler = Moments(entry for part in shards for entry in part["moments"]).scaler()  # type: ignore[misc]
         return {
-            "fingerprint": hashlib.sha256(canonical(data)).hexdigest(),
-            "scaler": {"mean": scaler[0], "std": scaler[1]} if scaler else None,
-            **data,
+            **described(data, [self._target(place) for place in range(len(shards))], shards),
             "tasks": {
                 TASK: {"classes": listing.classes, "statements": {c: c for c in listing.classes}, "unlabelled": True}
             },
@@ -304,7 +267,8 @@ def write_report(path: Path, listing: Listing, lines: list[list[Any]]) -> None:
 
 
 def _key(listing: Listing, shape: Shape) -> str:
-    """sha256 of all that decides what the shards hold, but the recordings themselves; it moves with the folder."""
+    """sha256 of all that decides what the shards hold, of the recordings' files only the sizes; it moves with the folder."""
+    sizes = [file.stat().st_size if file.is_file() else None for file in listing.files]
     root = os.path.relpath(listing.root.resolve(), listing.path.resolve().parent)
     settings = [
         SHARD_SAMPLES,
@@ -314,7 +278,7 @@ def _key(listing: Listing, shape: Shape) -> str:
         sorted(shape.lead_map.items()),
         shape.short,
     ]
-    return hashlib.sha256(canonical([VERSION, listing.checksum, listing.classes, root, *settings])).hexdigest()
+    return hashlib.sha256(canonical([VERSION, listing.checksum, listing.classes, root, sizes, *settings])).hexdigest()
 
 
 def _is_current(out: Path, key: str) -> bool:

@@ -5,8 +5,10 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,19 +87,14 @@ def prepare_shards(
     data_dir = Path(data_dir)
     out = default_out(data_dir, sampling_rate) if out is None else Path(out)
     source = source_checksums(data_dir)
-    if _is_current(out, data_dir, sampling_rate, source, allow_missing):
+    is_current = partial(_is_current, out, data_dir, sampling_rate, source, allow_missing)
+    if is_current():
         return Prepared(out, 0, 0.0)
     metadata, missing = _present(data_dir, read_metadata(data_dir / DATABASE, sampling_rate), allow_missing)
     tasks = ptbxl_tasks(read_statements(data_dir / STATEMENTS))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"{out} cannot be a folder, a file is in its way: choose another one with --out") from None
-    with exclusive(out / ".lock"):
-        if _is_current(out, data_dir, sampling_rate, source, allow_missing):  # another process may have done it
+    with shards_anew(out, is_current) as needed:
+        if not needed:
             return Prepared(out, 0, 0.0)
-        (out / MANIFEST).unlink(missing_ok=True)
-        _remove(out.glob(".*.tmp"))
         jobs = _jobs(data_dir, out, sampling_rate, metadata, tasks[SUPERCLASS], source)
         start = time.perf_counter()
         parts, converted = _convert_all(jobs, workers or usable_cores(), progress)
@@ -109,9 +106,34 @@ def prepare_shards(
         name = "synthetic" if (data_dir / TRUTH).exists() else "PTB-XL"
         origin = {"name": name, "folder": data_dir.resolve().name, **source, "missing": missing}
         write_manifest(out, {**content, "source": origin})
-        shards = {job.target for job in jobs}
-        _remove(path for path in out.glob("shard-*") if path not in shards)
+        remove_other_shards(out, {job.target for job in jobs})
     return Prepared(out, converted, seconds)
+
+
+@contextmanager
+def shards_anew(out: Path, is_current: Callable[[], bool]) -> Iterator[bool]:
+    """Hold the folder `out`, made as needed, for shards that are to be made; False where another process has made them.
+
+    What is there says no more that it is whole, until a manifest is written.
+
+    Raises:
+        UserError: there can be no such folder.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{out} cannot be a folder, a file is in its way: choose another one with --out") from None
+    with exclusive(out / ".lock"):
+        needed = not is_current()
+        if needed:
+            (out / MANIFEST).unlink(missing_ok=True)
+            _remove(out.glob(".*.tmp"))
+        yield needed
+
+
+def remove_other_shards(out: Path, kept: set[Path]) -> None:
+    """Remove shards that are not of these, and what was only there to go on from."""
+    _remove(path for path in out.glob("shard-*") if path not in kept)
 
 
 def default_out(data_dir: Path, sampling_rate: int) -> Path:
@@ -253,13 +275,6 @@ def _convert_all(jobs: list[Job], workers: int, progress: bool) -> tuple[list[Pa
 
 
 def _manifest(jobs: list[Job], parts: list[Part], metadata: Metadata, tasks: dict[str, Task]) -> dict[str, Any]:
-    table: dict[bytes, int] = {}
-    calibration: list[int] = []
-    for part in parts:
-        numbers = [table.setdefault(canonical(entry), len(table)) for entry in part.calibrations]
-        calibration += [numbers[local] for local in part.calibration]
-    distinct = {canonical(entry): entry for part in parts for entry in part.calibrations}
-    scaler = Moments(entry for part in parts for entry in part.moments).scaler()  # type: ignore[misc]
     flat = [entry for part in parts for entry in part.flat]
     if flat:
         ecg_id, lead = flat[0]
@@ -272,19 +287,38 @@ def _manifest(jobs: list[Job], parts: list[Part], metadata: Metadata, tasks: dic
         "patient_id": metadata.patient_id.tolist(),
         "fold": metadata.fold.tolist(),
         "scp_codes": metadata.scp_codes,
+    }
+    return {
+        **described(data, [job.target for job in jobs], [part._asdict() for part in parts]),
+        "flat_leads": flat,
+        "tasks": {task.name: {"classes": task.classes, "statements": task.statements} for task in tasks.values()},
+        "about": metadata.about,
+    }
+
+
+def described(data: dict[str, Any], shards: Sequence[Path], parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a manifest says of signals: `data`, the shards and calibrations of their parts, a fingerprint, and the scaler."""
+    table: dict[bytes, int] = {}
+    distinct: dict[bytes, Any] = {}
+    calibration: list[int] = []
+    for part in parts:
+        keys = [canonical(entry) for entry in part["calibrations"]]
+        numbers = [table.setdefault(key, len(table)) for key in keys]
+        distinct |= dict(zip(keys, part["calibrations"], strict=True))
+        calibration += [numbers[local] for local in part["calibration"]]
+    scaler = Moments(entry for part in parts for entry in part["moments"]).scaler()
+    data = {
+        **data,
         "calibrations": [{"gain": distinct[key][0], "baseline": distinct[key][1]} for key in table],
         "calibration": calibration,
         "shards": [
-            {"file": job.target.name, "records": len(job.stems), "crc32": f"{part.crc32:08x}"}
-            for job, part in zip(jobs, parts, strict=True)
+            {"file": target.name, "records": len(part["calibration"]), "crc32": f"{part['crc32']:08x}"}
+            for target, part in zip(shards, parts, strict=True)
         ],
     }
     return {
         "fingerprint": hashlib.sha256(canonical(data)).hexdigest(),
         "scaler": {"mean": scaler[0], "std": scaler[1]} if scaler else None,
-        "flat_leads": flat,
-        "tasks": {task.name: {"classes": task.classes, "statements": task.statements} for task in tasks.values()},
-        "about": metadata.about,
         **data,
     }
 

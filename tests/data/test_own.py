@@ -149,6 +149,17 @@ def test_nothing_usable_is_refused_and_the_report_says_why(folder):
     assert (folder / "out" / "prepare_report.csv").read_text().count("\n") == 3
 
 
+def test_recordings_that_are_mended_are_taken_the_next_time(folder):
+    (folder / "records.csv").write_text("record,sampling_rate,A\n9.csv,100,0\n12.csv,100,1\n")
+    with pytest.raises(UserError, match="no recording of"):
+        prepare(folder)
+    write_csv(folder / "9.csv", 4)
+    assert prepare(folder).records == 2 and len(open_shards(folder / "out")) == 1
+    write_csv(folder / "12.csv", 4)
+    assert prepare(folder).records == 2 and len(open_shards(folder / "out")) == 2
+    assert prepare(folder).records == 0
+
+
 def test_shards_of_other_data_are_left_alone(folder, tiny_ptbxl):
     from imlenet_jax.data.prepare import prepare as prepare_ptbxl
 

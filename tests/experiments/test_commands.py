@@ -3,7 +3,6 @@
 import json
 import shlex
 import signal
-import sys
 
 import numpy as np
 import pandas as pd
@@ -17,15 +16,9 @@ from imlenet_jax.data.synthetic import write_dataset
 from imlenet_jax.files import exclusive
 from imlenet_jax.training.checkpoint import read_meta
 from imlenet_jax.training.logs import RunLog
+from tests.calls import call
 
 SMALL = json.dumps({"filters": [4, 4], "blocks_per_stage": 1, "lstm_units": 4, "attention_dim": 4})
-
-
-def _call(monkeypatch, command, *flags):
-    monkeypatch.setattr(sys, "argv", [command.__name__, *map(str, flags)])
-    with pytest.raises(SystemExit) as ended:
-        command.main()
-    return ended.value.code
 
 
 @pytest.fixture
@@ -50,16 +43,16 @@ def test_train_then_test(here, synthetic_shards, monkeypatch, capsys):
         "--val_folds",
         "8,9",
     ]
-    assert _call(monkeypatch, experiments.train, *flags, *train) == 0
+    assert call(monkeypatch, experiments.train, *flags, *train) == 0
     logs = json.loads((here / "logs/imle_net_train_logs.json").read_text())
     assert logs["history"]["epoch"] == [1, 2]
     assert logs["history"]["train_loss"][1] < logs["history"]["train_loss"][0]
     assert list((here / "logs/imle_net_tensorboard").iterdir())
 
     test = ["--test_folds", "9,10", "--temperature", "True"]
-    assert _call(monkeypatch, experiments.test, *flags, *test) == 2
+    assert call(monkeypatch, experiments.test, *flags, *test) == 2
     assert "--val_folds shares fold 9 with --test_folds: choose folds that are apart" in capsys.readouterr().err
-    assert _call(monkeypatch, experiments.test, *flags, *test, "--val_folds", 8) == 0
+    assert call(monkeypatch, experiments.test, *flags, *test, "--val_folds", 8) == 0
     shown = capsys.readouterr().out
     assert "macro_auc" in shown and "published" not in shown.casefold()  # the records are synthetic
     report = json.loads((here / "logs/imle_net_test_logs.json").read_text())
@@ -79,28 +72,28 @@ def test_train_then_test(here, synthetic_shards, monkeypatch, capsys):
     expected = predictions[[f"prob_{name}" for name in classifier.classes]]
     np.testing.assert_allclose(classifier.predict_proba(dataset.millivolts(rows)), expected, rtol=1e-3, atol=1e-5)
 
-    assert _call(monkeypatch, experiments.test, *flags, "--test_folds", "7,10") == 2
+    assert call(monkeypatch, experiments.test, *flags, "--test_folds", "7,10") == 2
     assert "records to test on trained this network, so it would look better" in capsys.readouterr().err
-    assert _call(monkeypatch, experiments.test, *flags, "--test_folds", "7,10", "--allow_seen", "True") == 0
+    assert call(monkeypatch, experiments.test, *flags, "--test_folds", "7,10", "--allow_seen", "True") == 0
     capsys.readouterr()
 
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
-    assert _call(monkeypatch, experiments.train, *flags, *train) == 0
+    assert call(monkeypatch, experiments.train, *flags, *train) == 0
     assert "imle_net: already finished after 2 epochs, nothing to do" in capsys.readouterr().out
     assert before == {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
-    assert _call(monkeypatch, experiments.train, *flags, *train, "--lr", 0.1) == 2
+    assert call(monkeypatch, experiments.train, *flags, *train, "--lr", 0.1) == 2
     assert "holds a run with other flags (--lr was 0.001, is 0.1): give the same" in capsys.readouterr().err
 
     # Anew, and stopped by a signal on the way: same seed, same machine, same bits.
     log = RunLog.__call__
     monkeypatch.setattr(RunLog, "__call__", lambda self, row: [log(self, row), signal.raise_signal(signal.SIGTERM)])
-    assert _call(monkeypatch, experiments.train, *flags, *train, "--resume", "False") == 75
+    assert call(monkeypatch, experiments.train, *flags, *train, "--resume", "False") == 75
     shown = capsys.readouterr().out
     assert "moved to logs/imle_net_train_logs.json.old-1" in shown and "to checkpoints/imle_net.old-1" in shown
     command = shlex.split(shown.partition("to continue: python -m experiments.train ")[2])
     assert command == [*map(str, flags), *map(str, train)]
     monkeypatch.setattr(RunLog, "__call__", log)
-    assert _call(monkeypatch, experiments.train, *command) == 0
+    assert call(monkeypatch, experiments.train, *command) == 0
     assert "imle_net: goes on from epoch 1 (checkpoints/imle_net/1)" in capsys.readouterr().out
     again = json.loads((here / "logs/imle_net_train_logs.json").read_text())
     assert again["history"] == logs["history"]
@@ -108,7 +101,7 @@ def test_train_then_test(here, synthetic_shards, monkeypatch, capsys):
 
 def test_a_loss_that_is_no_number_names_its_records(here, synthetic_shards, monkeypatch, capsys):
     flags = ["--data_dir", synthetic_shards, "--batchsize", 8, "--config", SMALL, "--lr", 1e30]
-    assert _call(monkeypatch, experiments.train, *flags) == 2
+    assert call(monkeypatch, experiments.train, *flags) == 2
     assert "the records of its batch are in logs/imle_net_not_finite.json" in capsys.readouterr().err
     told = json.loads((here / "logs/imle_net_not_finite.json").read_text())
     assert told["epoch"] == 1 and len(set(told["ecg_ids"])) == 8
@@ -137,7 +130,7 @@ def test_a_loss_that_is_no_number_names_its_records(here, synthetic_shards, monk
 def test_train_refuses_in_one_sentence(here, synthetic_shards, monkeypatch, capsys, flags, sentence):
     (here / "file").touch()
     data = [] if "--data_dir" in flags else ["--data_dir", synthetic_shards]
-    assert _call(monkeypatch, experiments.train, *data, *flags) == 2
+    assert call(monkeypatch, experiments.train, *data, *flags) == 2
     error = capsys.readouterr().err
     assert sentence in error and "Traceback" not in error
     assert not (here / "checkpoints").exists() or not any((here / "checkpoints").rglob("variables"))
@@ -150,8 +143,7 @@ def test_an_interrupted_run_keeps_its_checkpoints(here, synthetic_shards, monkey
 
     monkeypatch.setattr(RunLog, "__call__", interrupt)
     assert (
-        _call(monkeypatch, experiments.train, "--data_dir", synthetic_shards, "--config", SMALL, "--batchsize", 8)
-        == 130
+        call(monkeypatch, experiments.train, "--data_dir", synthetic_shards, "--config", SMALL, "--batchsize", 8) == 130
     )
     assert capsys.readouterr().err.endswith("interrupted\n")
     assert read_meta(here / "checkpoints/imle_net", "latest")[0] == 2
@@ -161,7 +153,7 @@ def test_logs_that_cannot_be_written_leave_earlier_checkpoints_in_place(here, sy
     (here / "checkpoints/imle_net/1").mkdir(parents=True)
     (here / "file").touch()
     flags = ["--data_dir", synthetic_shards, "--config", SMALL, "--log_dir", "file", "--resume", "False"]
-    assert _call(monkeypatch, experiments.train, *flags) == 2
+    assert call(monkeypatch, experiments.train, *flags) == 2
     assert "error: File exists (file): a file is where" in capsys.readouterr().err
     assert (here / "checkpoints/imle_net/1").is_dir()
 
@@ -171,24 +163,24 @@ def test_a_second_training_in_the_same_folders_is_refused(here, synthetic_shards
     (here / "same").mkdir()
     for flag in ("checkpoint_dir", "log_dir"):
         with exclusive(here / f"same/.mousavi.{flag}.lock"):
-            assert _call(monkeypatch, experiments.train, *flags) == 2
+            assert call(monkeypatch, experiments.train, *flags) == 2
         error = capsys.readouterr().err
         assert f"another training of mousavi is writing to same: wait for its end, or choose another --{flag}" in error
     small = json.dumps({"filters": [4, 4], "lstm_units": 4, "hidden": 8})
-    assert _call(monkeypatch, experiments.train, *flags, "--config", small, "--batchsize", 8, "--epochs", 1) == 0
+    assert call(monkeypatch, experiments.train, *flags, "--config", small, "--batchsize", 8, "--epochs", 1) == 0
     told = capsys.readouterr().out.splitlines()[-1]
     command = told.removeprefix("next: python -m experiments.test ")
-    assert _call(monkeypatch, experiments.test, *shlex.split(command), "--val_folds", 8, "--test_folds", "9,10") == 0
+    assert call(monkeypatch, experiments.test, *shlex.split(command), "--val_folds", 8, "--test_folds", "9,10") == 0
 
 
 def test_validation_records_that_are_all_alike_are_refused(here, monkeypatch, capsys):
     write_dataset(here / "data", 14, 0, progress=False)  # one of them in fold 9
-    assert _call(monkeypatch, experiments.train, "--data_dir", here / "data", "--batchsize", 8) == 2
+    assert call(monkeypatch, experiments.train, "--data_dir", here / "data", "--batchsize", 8) == 2
     assert "all validation records have the same classes" in capsys.readouterr().err
 
 
 def test_test_refuses_a_missing_checkpoint(here, synthetic_shards, monkeypatch, capsys):
-    assert _call(monkeypatch, experiments.test, "--data_dir", synthetic_shards) == 2
+    assert call(monkeypatch, experiments.test, "--data_dir", synthetic_shards) == 2
     assert "checkpoints/imle_net: no such checkpoint folder" in capsys.readouterr().err
 
 
@@ -196,12 +188,12 @@ def test_test_refuses_a_missing_checkpoint(here, synthetic_shards, monkeypatch, 
 def test_convert_makes_a_checkpoint_that_predicts(here, parity_folder, monkeypatch, capsys):
     weights = parity_folder / "mousavi.h5"
     flags = ["--model", "mousavi", "--weights", weights, "--out", "converted"]
-    assert _call(monkeypatch, experiments.convert, *flags, "--scaler_mean", 0, "--scaler_std", 1) == 0
+    assert call(monkeypatch, experiments.convert, *flags, "--scaler_mean", 0, "--scaler_std", 1) == 0
     x = np.load(parity_folder / "inputs.npz")["x"]
     stored = np.load(parity_folder / "mousavi.npz")["probs"]
     np.testing.assert_allclose(load("converted").predict_proba(x), stored, atol=1e-4)
-    assert _call(monkeypatch, experiments.convert, *flags) == 2
+    assert call(monkeypatch, experiments.convert, *flags) == 2
     assert "--out converted exists and is not an empty folder" in capsys.readouterr().err
     other = ["--model", "imle_net", "--weights", weights, "--out", "other"]
-    assert _call(monkeypatch, experiments.convert, *other) == 2
+    assert call(monkeypatch, experiments.convert, *other) == 2
     assert "is not a weight file of imle_net: layer 'conv1d_2'" in capsys.readouterr().err

@@ -1,26 +1,19 @@
 """From recordings without a table to shards, by the commands alone."""
 
 import re
-import sys
 
 import numpy as np
 import pytest
 
 from experiments import index, prepare
 from imlenet_jax.data.shards import open_shards
+from tests.calls import call
 
 
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Run a command with flags; returns (exit status, standard output, standard error)."""
-
-    def run(module, *flags):
-        monkeypatch.setattr(sys, "argv", ["x", *map(str, flags)])
-        with pytest.raises(SystemExit) as end:
-            module.main()
-        return end.value.code, *capsys.readouterr()
-
-    return run
+    return lambda module, *flags: (call(monkeypatch, module, *flags), *capsys.readouterr())
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 
 import jax
 import numpy as np
@@ -13,6 +12,7 @@ import experiments.train
 from imlenet_jax.data.shards import open_shards
 from imlenet_jax.training.checkpoint import load_variables
 from imlenet_jax.training.seen import trained_on
+from tests.calls import call as run
 
 SMALL = json.dumps({"kernel_size": 2, "filters": 2, "blocks": 1, "widen_every": 1})
 pytestmark = pytest.mark.filterwarnings("always::imlenet_jax.errors.DataWarning")  # as users see them
@@ -25,7 +25,7 @@ def base(tmp_path_factory, synthetic_shards):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         flags = ("--config", SMALL, "--batchsize", 8, "--epochs", 1, "--train_folds", "1-4")
-        assert _call(patch, experiments.train, "--data_dir", synthetic_shards, *flags) == 0
+        assert run(patch, experiments.train, "--model", "rajpurkar", "--data_dir", synthetic_shards, *flags) == 0
     return folder
 
 
@@ -34,14 +34,9 @@ def call(base, tmp_path, synthetic_shards, monkeypatch):
     """Calls a command in an empty folder with the network in `base`."""
     shutil.copytree(base / "checkpoints/rajpurkar", tmp_path / "base")
     monkeypatch.chdir(tmp_path)
-    return lambda command, *flags: _call(monkeypatch, command, "--data_dir", synthetic_shards, *flags)
-
-
-def _call(monkeypatch, command, *flags) -> int:
-    monkeypatch.setattr(sys, "argv", [command.__name__, "--model", "rajpurkar", *map(str, flags)])
-    with pytest.raises(SystemExit) as ended:
-        command.main()
-    return ended.value.code
+    return lambda command, *flags: run(
+        monkeypatch, command, "--model", "rajpurkar", "--data_dir", synthetic_shards, *flags
+    )
 
 
 def parameters(folder):

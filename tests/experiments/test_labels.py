@@ -1,25 +1,17 @@
 """The command `python -m experiments.labels`."""
 
-import sys
-
 import pandas as pd
 import pytest
 
-from experiments.labels import main
+import experiments.labels
+from tests.calls import call
 
 
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
     """Run with flags in a folder of its own; returns (exit status, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*flags):
-        monkeypatch.setattr(sys, "argv", ["labels", *map(str, flags)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code, *capsys.readouterr()
-
-    return run
+    return lambda *flags: (call(monkeypatch, experiments.labels, *flags), *capsys.readouterr())
 
 
 def test_counts_draws_and_writes(command, synthetic_shards, tmp_path):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from experiments import inference, prepare, test, train
 from imlenet_jax.classifier import load
 from imlenet_jax.data.shards import open_shards
+from tests.calls import call as run
 
 SMALL = json.dumps({"kernel_size": 2, "filters": 2, "blocks": 1, "widen_every": 1})
 pytestmark = pytest.mark.filterwarnings("always::imlenet_jax.errors.DataWarning")  # as users see them
@@ -19,10 +19,7 @@ def test_from_a_table_to_answers(tmp_path, monkeypatch, capsys, healthy_ecg):
     monkeypatch.chdir(tmp_path)
 
     def call(command, *flags):
-        monkeypatch.setattr(sys, "argv", ["x", *map(str, flags)])
-        with pytest.raises(SystemExit) as ended:
-            command.main()
-        assert ended.value.code == 0, capsys.readouterr().err
+        assert run(monkeypatch, command, *flags) == 0, capsys.readouterr().err
         return capsys.readouterr().out
 
     rows, ecg = ["record,split,large,odd,sampling_rate,leads"], healthy_ecg(250, 5)[:, [1, 0, 6]]

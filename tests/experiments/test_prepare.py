@@ -1,24 +1,16 @@
 """The command `python -m experiments.prepare`."""
 
-import sys
-
 import pytest
 
-from experiments.prepare import main
+import experiments.prepare
 from imlenet_jax.data.synthetic import write_dataset
+from tests.calls import call
 
 
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Run with flags; returns (exit status, standard output, standard error)."""
-
-    def run(*flags):
-        monkeypatch.setattr(sys, "argv", ["prepare", *map(str, flags)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code, *capsys.readouterr()
-
-    return run
+    return lambda *flags: (call(monkeypatch, experiments.prepare, *flags), *capsys.readouterr())
 
 
 def test_converts_once_and_counts(command, tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 
 import jax
 import numpy as np
@@ -16,6 +15,7 @@ from imlenet_jax.data.loader import select, select_reference
 from imlenet_jax.data.shards import open_shards
 from imlenet_jax.data.tasks import SUB
 from imlenet_jax.training.checkpoint import load_variables
+from tests.calls import call as run
 
 SMALL = json.dumps({"filters": [2, 2], "lstm_units": 2, "hidden": 4})
 TRAIN, TEST = (1, 3, 4, 6, 9, 10), (2, 5)  # each with all three classes
@@ -32,7 +32,7 @@ def base(tmp_path_factory, synthetic_shards):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         flags = ("--data_dir", synthetic_shards, "--config", SMALL, "--batchsize", 8, "--epochs", 1, *FOLDS)
-        assert _call(patch, experiments.train, *flags) == 0
+        assert run(patch, experiments.train, "--model", "mousavi", *flags) == 0
     return folder
 
 
@@ -41,14 +41,9 @@ def call(base, tmp_path, synthetic_shards, monkeypatch):
     """Calls a command with the network in an empty folder."""
     shutil.copytree(base / "checkpoints", tmp_path / "checkpoints")
     monkeypatch.chdir(tmp_path)
-    return lambda command, *flags: _call(monkeypatch, command, "--data_dir", synthetic_shards, *flags)
-
-
-def _call(monkeypatch, command, *flags) -> int:
-    monkeypatch.setattr(sys, "argv", [command.__name__, "--model", "mousavi", *map(str, flags)])
-    with pytest.raises(SystemExit) as ended:
-        command.main()
-    return ended.value.code
+    return lambda command, *flags: run(
+        monkeypatch, command, "--model", "mousavi", "--data_dir", synthetic_shards, *flags
+    )
 
 
 def test_train_then_test(call, tmp_path, synthetic_shards, capsys):
