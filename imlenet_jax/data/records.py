@@ -25,7 +25,7 @@ _SIGNAL_LINES = re.compile(
 )
 UNITS_PER_MV = {"mv": 1.0, "uv": 1000.0, "μv": 1000.0, "v": 0.001}  # casefolded, which makes the micro sign a mu
 _BYTES_PER_SAMPLE = {"80": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "160": 2.0, "212": 1.5}
-_LONGEST_NAME = 255  # that a file can have
+_LONGEST_NAME = 255  # bytes that a file can have
 _RESTORE = "restore the record from PTB-XL"
 
 
@@ -204,7 +204,11 @@ def _check(header: Header, path: str, sampling_rate: int) -> tuple[int, ...]:
 def check_files(names: Sequence[str], path: str, advice: str) -> None:
     """Refuse the header `path` if a signal file it names is not in its own folder."""
     for name in names:
-        if "/" in name or "\\" in name or name in ("", ".", "..", "~") or len(name) > _LONGEST_NAME:
+        if (
+            any(mark in name for mark in "/\\\0")
+            or name in ("", ".", "..", "~")
+            or len(os.fsencode(name)) > _LONGEST_NAME
+        ):
             raise UserError(f"{path} refers to the file {name[:60]!r}, which is not in its own folder: {advice}")
 
 

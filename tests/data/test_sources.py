@@ -140,6 +140,8 @@ HEADER = "rec 3 250 30\n" + "".join(f"rec.dat 16 200(0)/mV 16 0 0 0 0 {lead}\n" 
     [
         ("rec.dat", "../rec.dat", r"rec\.hea"),
         ("rec.dat", "..", r"rec\.hea"),
+        ("rec.dat", 100 * "\u20ac" + ".dat", "which is not in its own folder"),
+        ("rec.dat", "re\0c.dat", r"refers to the file 're\\x00c\.dat', which is not in its own folder"),
         ("rec.dat", "other.dat", r"there is no .*other\.dat, which .*rec\.hea refers to"),
         ("250 30\n", "250 30000000000\n", "cut it into parts"),
         ("250 30\n", "250 31\n", r"rec\.dat holds 30 of 31 samples per lead"),
