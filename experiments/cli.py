@@ -127,6 +127,14 @@ def positive_float(text: str) -> float:
     return value
 
 
+def coverage(text: str) -> float:
+    """A share from 0.5 to 0.999."""
+    value = number(text)
+    if not 0.5 <= value <= 0.999:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a share from 0.5 to 0.999, such as 0.9")
+    return value
+
+
 def json_object(text: str) -> dict:
     """An object in JSON, such as a network's configuration."""
     try:

@@ -33,13 +33,12 @@ from imlenet_jax.data.records import UNITS_PER_MV
 from imlenet_jax.data.sources import TableFormat, find_records, is_table
 from imlenet_jax.data.tasks import SUB, SUPERCLASS
 from imlenet_jax.errors import UserError
-from imlenet_jax.evaluation.explanation import PURPOSE, Explanation, explain
+from imlenet_jax.evaluation.explanation import PURPOSE, Explanation, Sets, explain
 from imlenet_jax.evaluation.figures import write_figures
 from imlenet_jax.evaluation.page import write_page
 from imlenet_jax.evaluation.report import MANY
-from imlenet_jax.files import read_json, write_json
+from imlenet_jax.files import move_aside, read_json, write_json
 from imlenet_jax.models import MODELS, entry
-from imlenet_jax.training.checkpoint import move_aside
 from imlenet_jax.training.parallel import print_devices
 
 REPORT, PAGE, PREDICTIONS = "explanation.json", "channel_visualization.html", "predictions.csv"
@@ -71,6 +70,12 @@ def main() -> None:
         "--lead_map", type=lead_map, default={}, help="names to take for a standard lead, as MLII=II,V5R=V5"
     )
     parser.add_argument("--short", choices=SHORT, default=SHORT[0], help="recordings that do not fill a window")
+    parser.add_argument(
+        "--sets",
+        type=Path,
+        metavar="FILE",
+        help="say which classes cannot be ruled out: a ..._sets.json of experiments.test",
+    )
     add_precision_flag(parser)
     add_cache_flag(parser)
     execute(parser, run)
@@ -92,6 +97,11 @@ def run(args: argparse.Namespace) -> None:
     folder = args.checkpoint_dir / run_name(args.model, asked=suffix(args))
     classifier = load(folder, args.which, args.precision, args.compilation_cache)
     check_kind(classifier.meta, args.model, SUB.name if args.sub else args.task or SUPERCLASS)
+    sets = None
+    if args.sets:
+        from experiments.results import read_sets  # needs pandas and scipy, which take a second
+
+        sets = read_sets(args.sets, classifier.meta)
 
     folds = ", ".join(map(str, classifier.meta.training.get("val_folds", ())))
     thresholds = f"thresholds chosen on fold {folds}" if classifier.meta.thresholds else "no thresholds"
@@ -101,8 +111,9 @@ def run(args: argparse.Namespace) -> None:
     failed: list[str] = []
     bar = tqdm(total=len(files), unit="ECG")
     args.out.mkdir(parents=True, exist_ok=True)
-    with _open_predictions(args.out / PREDICTIONS, classifier.classes) as predictions:
-        _answer(args, files, table, classifier, folder, predictions, bar, failed)
+    kinds = ("prob", "predicted", *(["possible"] if sets else []))
+    with _open_predictions(args.out / PREDICTIONS, classifier.classes, kinds) as predictions:
+        _answer(args, files, table, classifier, sets, folder, predictions, bar, failed)
     bar.close()
     print(f"{args.out / PREDICTIONS}\n{PURPOSE}")
     if failed:
@@ -114,6 +125,7 @@ def _answer(
     files: list[Path],
     table: TableFormat,
     classifier: Classifier,
+    sets: Sets | None,
     folder: Path,
     predictions: TextIO,
     bar: tqdm,
@@ -124,21 +136,22 @@ def _answer(
 
     def refuse(name: str, file: Path, reason: str) -> None:
         failed.append(name)
-        rows.writerow([name, file, *[""] * (2 * len(classifier.classes)), reason])
+        rows.writerow([name, file, *[""] * ((3 if sets else 2) * len(classifier.classes)), reason])
         bar.update()
 
     ecgs = _read_all(files, classifier, table, args, bar, refuse)
     size = 0
     while batch := list(itertools.islice(ecgs, args.batchsize)):
         size = max(size, len(batch))  # a first batch that is not full is the only one
-        for ecg, explanation in zip(batch, explain(classifier, batch, size), strict=True):
+        for ecg, explanation in zip(batch, explain(classifier, batch, size, sets), strict=True):
             about = {"source": str(ecg.path.resolve()), "checkpoint": str(folder), "epoch": classifier.meta.epoch}
             results = _folder(args.out, ecg.name, about)
             write_json(results / REPORT, explanation.as_json() | about)
             if args.figures:
                 write_figures(explanation, results)
                 write_page(explanation, results / PAGE)
-            decisions = ["" if yes is None else int(yes) for yes in explanation.predicted]
+            answers = [*explanation.predicted, *(explanation.possible if sets else ())]
+            decisions = ["" if yes is None else int(yes) for yes in answers]
             probabilities = [f"{value:.6f}" for value in explanation.probabilities]
             rows.writerow([ecg.name, ecg.path, *probabilities, *decisions, "; ".join(explanation.notes)])
             tqdm.write(_summary(explanation, results))
@@ -146,11 +159,11 @@ def _answer(
 
 
 @contextlib.contextmanager
-def _open_predictions(path: Path, classes: tuple[str, ...]) -> Iterator[TextIO]:
+def _open_predictions(path: Path, classes: tuple[str, ...], kinds: tuple[str, ...]) -> Iterator[TextIO]:
     """The table of all answers, written as they come; that of an earlier call is moved aside."""
     if old := move_aside(path):
         print(f"earlier predictions moved to {old}")
-    columns = [f"{kind}_{name}" for kind in ("prob", "predicted") for name in classes]
+    columns = [f"{kind}_{name}" for kind in kinds for name in classes]
     with open(path, "w", encoding="utf-8", newline="", buffering=1) as file:
         csv.writer(file).writerow(["name", "file", *columns, "notes"])
         yield file
@@ -192,6 +205,8 @@ def _summary(explanation: Explanation, folder: Path) -> str:
         decision = "" if predicted is None else f"  {'yes' if predicted else 'no '}"
         decision += "" if threshold is None else f"  (threshold {threshold:.3f})"
         lines.append(f"  {name:5}{probability:7.3f}{decision}")
+    if explanation.sets:
+        lines.append(f"  not ruled out, at a coverage of {explanation.sets.coverage:g}: {explanation.not_ruled_out}")
     attended = [f"{lead} {100 * share:.1f} %" for lead, share in explanation.most_attended()]
     if attended:
         lines.append(f"  most attended leads: {', '.join(attended)} (even: {100 / len(explanation.leads):.1f} %)")

@@ -5,9 +5,9 @@ python -m experiments.test --model imle_net --data_dir data/ptb
 
 import argparse
 import warnings
+from dataclasses import replace
+from functools import partial
 from typing import Any
-
-import numpy as np
 
 from experiments.cli import (
     Parser,
@@ -18,9 +18,11 @@ from experiments.cli import (
     add_run_flags,
     boolean,
     check_folds,
+    coverage,
     execute,
     run_name,
 )
+from experiments.results import Files, Tested, write_groups, write_metrics, write_sets
 from experiments.task import (
     LEAKS,
     REFERENCE,
@@ -31,19 +33,13 @@ from experiments.task import (
     suffix,
     task_of,
 )
+from imlenet_jax.data.groups import columns_of
 from imlenet_jax.data.loader import Split
 from imlenet_jax.data.open import open_dataset, usual_task
 from imlenet_jax.data.shards import Dataset
-from imlenet_jax.data.tasks import SUPERCLASS, Task
 from imlenet_jax.errors import DataWarning, UserError
-from imlenet_jax.evaluation.attention_report import png
-from imlenet_jax.evaluation.calibration import calibration, fit_temperature, format_calibration, reliability, tempered
-from imlenet_jax.evaluation.confusion import confusion, format_confusion, matrix
-from imlenet_jax.evaluation.diagrams import draw_reliability
-from imlenet_jax.evaluation.metrics import most_probable
-from imlenet_jax.evaluation.report import MANY, commonest, evaluate, format_table, predictions_frame, sigmoid
 from imlenet_jax.evaluation.seeds import format_seeds, over_seeds
-from imlenet_jax.files import write_atomically, write_json
+from imlenet_jax.files import write_json
 from imlenet_jax.models import MODELS, create_model, entry
 from imlenet_jax.training.checkpoint import Meta, load_variables
 from imlenet_jax.training.compilation import use_cache
@@ -72,6 +68,19 @@ def main() -> None:
         default=False,
         help="calibrate: divide logits by a number fitted on the validation folds, and report both",
     )
+    parser.add_argument(
+        "--coverage",
+        type=coverage,
+        metavar="SHARE",
+        help="add sets of the classes that cannot be ruled out, which hold this share of the records of each class: 0.9",
+    )
+    parser.add_argument(
+        "--by",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="add metrics in groups of records: sex age device site ...",
+    )
     execute(parser, run)
 
 
@@ -80,12 +89,13 @@ def run(args: argparse.Namespace) -> None:
     entry(args.model)
     if args.split == "test":
         check_folds(val_folds=args.val_folds, test_folds=args.test_folds)
-    elif args.temperature:
-        raise UserError("--temperature True is fitted on --val_folds: test on other folds, with --split test")
     check_task_flags(args)
+    for flag, given in (("--temperature True", args.temperature), ("--coverage", args.coverage)):
+        if given and args.split != "test":
+            raise UserError(f"{flag} is fitted on --val_folds: test on other folds, with --split test")
+        if given and args.sub_split == REFERENCE:
+            raise UserError(f"{flag} needs validation records apart from the test: take --sub_split clean")
     if args.sub_split == REFERENCE:
-        if args.temperature:
-            raise UserError("--temperature True needs validation records apart from the test: take --sub_split clean")
         warnings.warn(LEAKS, DataWarning, stacklevel=2)
     print_devices()
     use_cache(args.compilation_cache)
@@ -108,91 +118,33 @@ def test_one(args: argparse.Namespace, name: str, devices: Devices) -> dict[str,
     meta, variables = load_variables(args.checkpoint_dir / name, args.which)
     set_precision(args.precision or meta.precision)
     dataset = open_dataset(args.data_dir, meta.sampling_rate, allow_missing=args.allow_missing, verify=args.verify)
-    task, temperature = task_of(args, dataset), None
+    task = task_of(args, dataset)
     check(meta, args.model, dataset, task)
     if args.sub and (trained_with := meta.training.get("sub_split")) != args.sub_split:
         raise UserError(f"{name} was trained with --sub_split {trained_with}: test it with the same")
     split = choose(dataset, args)
-    check_unseen(meta, split, args)
+    check_unseen(meta, split, args, "--test_folds" if args.split == "test" else "--val_folds")
+    groups = columns_of(dataset, args.by, split.rows)
+    validation = choose_records(args, dataset, "validation") if args.temperature or args.coverage else None
+    if validation is not None and args.coverage:
+        check_unseen(meta, validation, args, "--val_folds")
 
-    predictor, variables = (
-        Predictor(create_model(meta.model, meta.network_config), devices),
-        devices.put_everywhere(variables),
+    predict = partial(
+        Predictor(create_model(meta.model, meta.network_config), devices), devices.put_everywhere(variables)
     )
-    logits = predictor(variables, split, meta.scaling, args.batchsize, progress="testing")
-    if args.temperature:
-        validation = choose_records(args, dataset, "validation")
-        outputs = predictor(variables, validation, meta.scaling, args.batchsize, progress="temperature")
-        temperature = fit_temperature(task, validation.labels, outputs)
+    logits = predict(split, meta.scaling, args.batchsize, progress="testing")
+    tested = Tested(name, meta, task, split, logits, args.split, args.precision or meta.precision)
+    if validation is not None:
+        outputs = predict(validation, meta.scaling, args.batchsize, progress="validation")
+        tested = replace(tested, validation=validation, validated=outputs)
 
-    report = evaluate(
-        split.labels, task.log_odds(logits), meta.classes, _limits(meta.thresholds), exclusive=task.exclusive
-    )
-    published = dataset.source == "PTB-XL" and task.name == SUPERCLASS
-    print(format_table(report, args.model if published else None), end="\n\n")
-    decisions = decide(meta, task, split.labels, logits)
-    probabilities = {"as trained": tempered(task, logits)}
-    if temperature is not None:
-        probabilities[f"temperature {temperature:.3f}"] = tempered(task, logits, temperature)
-    calibrations = {name: calibration(split.labels, p, meta.classes) for name, p in probabilities.items()}
-    few = len(meta.classes) <= MANY
-    print(
-        format_calibration(calibrations if few else {name: {"mean": of["mean"]} for name, of in calibrations.items()})
-    )
-
-    start = f"{name}_{args.split}"
-    metrics, predictions = args.log_dir / f"{start}_logs.json", args.log_dir / f"{start}_predictions.csv"
-    figure = args.log_dir / f"{start}_reliability.png"
-    about = {
-        "model": meta.model,
-        "task": meta.task,
-        "epoch": meta.epoch,
-        "split": args.split,
-        "folds": list(split.folds),
-        "records": len(split.rows),
-        "precision": args.precision or meta.precision,
-        **({"sub_split": args.sub_split} if args.sub else {}),
-        "data": dataset.source,
-        "data_fingerprint": dataset.fingerprint,
-    }
-    found = {"metrics": report, "confusion": decisions, "temperature": temperature, "calibration": calibrations}
-    write_json(metrics, about | found)
-    frame = predictions_frame(split.ecg_id, split.labels, probabilities["as trained"], meta.classes)
-    write_atomically(predictions, frame.to_csv(index=False).encode())
-    curves = {name: reliability(split.labels, p) for name, p in probabilities.items()}
-    shown = commonest(report["positives"])
-    kept = "" if few else f", the {len(shown)} commonest of {len(meta.classes)} classes"
-    title = f"Reliability of {name}, {args.split}, {len(split):,} records{kept}"
-    write_atomically(figure, png(draw_reliability(curves, meta.classes, title, shown)))
-    print(f"metrics: {metrics}   predictions: {predictions}   reliability: {figure}")
+    files = Files(args.log_dir, f"{name}_{args.split}")
+    report = write_metrics(tested, files, args.temperature)
+    sets = write_sets(tested, files, args.coverage) if args.coverage else None
+    if groups:
+        write_groups(tested, files, groups, sets)
+    print(files)
     return report
-
-
-def decide(meta: Meta, task: Task, labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
-    """Print and return right and wrong decisions: at each choice of thresholds, or of the most probable class."""
-    if task.exclusive:
-        predicted = most_probable(logits)
-        found = confusion(labels, predicted, meta.classes)
-        print(f"{format_confusion(found, 'decisions: the most probable class')}\n")
-        return {"most_probable": found, "matrix": matrix(labels, predicted, meta.classes)}
-    decisions = {}
-    for name, title, stored in (
-        ("max_f1_thresholds", "decisions at the thresholds of the best F1 on the validation folds", meta.thresholds),
-        (
-            "youden_thresholds",
-            "decisions at the thresholds of the best sensitivity + specificity there (Youden)",
-            meta.youden,
-        ),
-    ):
-        if (limits := _limits(stored)) is not None:
-            decisions[name] = confusion(labels, sigmoid(logits) >= limits, meta.classes, limits)
-            if len(meta.classes) <= MANY:
-                print(f"{format_confusion(decisions[name], title)}\n")
-    return decisions
-
-
-def _limits(stored: list[float | None] | None) -> np.ndarray | None:
-    return None if stored is None else np.array(stored, float)
 
 
 def choose(dataset: Dataset, args: argparse.Namespace) -> Split:
@@ -200,13 +152,13 @@ def choose(dataset: Dataset, args: argparse.Namespace) -> Split:
     return choose_records(args, dataset, "test" if args.split == "test" else "validation")
 
 
-def check_unseen(meta: Meta, split: Split, args: argparse.Namespace) -> None:
+def check_unseen(meta: Meta, split: Split, args: argparse.Namespace, flag: str) -> None:
     """Refuse to score a network on records that trained it, or the one it started from; the reference's split is warned of."""
     count = len(seen_records(meta, split)) if args.sub_split != REFERENCE else 0
     if count and not args.allow_seen:
         raise UserError(
-            f"{count} of the {len(split)} records to test on trained this network, so it would look better than it is: "
-            f"choose other {'--test_folds' if args.split == 'test' else '--val_folds'}, or --allow_seen True"
+            f"{count} of the {len(split)} records of {flag} trained this network, so it would look better than it is: "
+            f"choose other {flag}, or --allow_seen True"
         )
 
 

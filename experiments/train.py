@@ -50,9 +50,9 @@ from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.evaluation.metrics import macro_auc_present
-from imlenet_jax.files import exclusive, write_json
+from imlenet_jax.files import exclusive, move_aside, write_json
 from imlenet_jax.models import MODELS, entry, make_config
-from imlenet_jax.training.checkpoint import SCORE, Checkpoints, Meta, move_aside
+from imlenet_jax.training.checkpoint import SCORE, Checkpoints, Meta
 from imlenet_jax.training.compilation import use_cache
 from imlenet_jax.training.logs import RunLog, is_complete, run_files
 from imlenet_jax.training.loop import DTYPES, Recipe, fit

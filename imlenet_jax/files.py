@@ -108,3 +108,13 @@ def conforms(value: Any, kind: Any) -> bool:
 def write_json(path: Path, value: Any) -> None:
     """Write strict JSON (NaN is an error) atomically."""
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def move_aside(*paths: Path) -> Path | None:
+    """Rename what an earlier run left to `<name>.old-<n>`, so that a new run deletes nothing; return the first's name."""
+    there = [path for path in paths if path.is_file() or (path.is_dir() and any(path.iterdir()))]
+    number = 1
+    while any(path.with_name(f"{path.name}.old-{number}").exists() for path in there):
+        number += 1
+    moved = [path.rename(path.with_name(f"{path.name}.old-{number}")) for path in there]
+    return moved[0] if moved else None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imlenet_jax.files import conforms, read_json, read_limited, write_atomically, write_json
+from imlenet_jax.files import conforms, move_aside, read_json, read_limited, write_atomically, write_json
 
 
 def test_a_file_is_replaced_whole_with_the_usual_permissions(tmp_path):
@@ -68,3 +68,15 @@ def test_nan_is_no_json(tmp_path):
     with pytest.raises(ValueError, match="Out of range float"):
         write_json(tmp_path / "a", float("nan"))
     assert not (tmp_path / "a").exists()
+
+
+def test_what_was_there_is_moved_aside_not_deleted(tmp_path):
+    folder = tmp_path / "run"
+    (folder / "1").mkdir(parents=True)
+    assert move_aside(folder) == tmp_path / "run.old-1"
+    assert not folder.exists() and (tmp_path / "run.old-1/1").is_dir()
+    assert move_aside(folder) is None
+    for name in ("log.json", "more.old-1", "more"):
+        (tmp_path / name).touch()
+    assert move_aside(*(tmp_path / name for name in ("none", "log.json", "more"))) == tmp_path / "log.json.old-2"
+    assert (tmp_path / "more.old-2").exists()

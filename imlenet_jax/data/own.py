@@ -249,8 +249,8 @@ class Writer:
                 TASK: {"classes": listing.classes, "statements": {c: c for c in listing.classes}, "unlabelled": True}
             },
             "about": {
-                **{name: [cells[number] for number in numbers] for name, cells in about.items()},
                 "window": [name for _, name in rows],
+                **{name: [cells[number] for number in numbers] for name, cells in about.items()},
             },
             "source": {"name": OWN, "folder": listing.path.resolve().parent.name, "missing": [], "key": self.key},
         }

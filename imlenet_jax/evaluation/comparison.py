@@ -68,6 +68,8 @@ def read_predictions(path: Path) -> Predictions:
 
 def _parse(data: bytes, name: str) -> Predictions:
     header, *rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)) or [[]]
+    if header[-1:] == ["record"]:  # the names of own recordings
+        header, rows = header[:-1], [row[:-1] for row in rows]
     classes = tuple(column.removeprefix("label_") for column in header if column.startswith("label_"))
     if not classes or header != ["ecg_id", *(f"label_{c}" for c in classes), *(f"prob_{c}" for c in classes)]:
         raise ValueError("its columns are not ecg_id, label_<class>..., prob_<class>...")

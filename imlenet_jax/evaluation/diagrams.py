@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
@@ -77,15 +78,20 @@ def draw_comparison(report: Mapping[str, Any]) -> Figure:
         for place, entry in enumerate(report["differences"][name].values()):
             if entry["low"] is None:
                 continue
-            clear = entry["low"] > 0 or entry["high"] < 0
-            panel.plot([entry["low"], entry["high"]], [place, place], color="#355f8d", linewidth=1.6)
-            panel.plot(entry["value"], place, "o", color="#355f8d", markersize=6, fillstyle="full" if clear else "none")
+            _mark(panel, place, entry, entry)
         panel.set_yticks(range(len(networks)), networks, fontsize=8, parse_math=False)
         panel.set(ylim=(len(networks) - 0.4, -0.6))
         better = "lower is better" if name == "mean_brier" else "higher is better"
         panel.set_title(f"{name} ({better})", fontsize=9, loc="left")
     figure.supxlabel("difference, 95 % interval of a paired bootstrap; filled: zero lies outside", fontsize=9)
     return figure
+
+
+def _mark(panel: Axes, place: int, entry: Mapping[str, Any], gap: Mapping[str, Any] | None) -> None:
+    """A value and its interval in a row of a panel; filled where the interval of a difference leaves zero out."""
+    clear = gap is not None and (gap["low"] > 0 or gap["high"] < 0)
+    panel.plot([entry["low"], entry["high"]], [place, place], color="#355f8d", linewidth=1.6)
+    panel.plot(entry["value"], place, "o", color="#355f8d", markersize=6, fillstyle="full" if clear else "none")
 
 
 def draw_labels(counts: pd.DataFrame, together: NDArray, title: str) -> Figure:
@@ -120,4 +126,48 @@ def draw_labels(counts: pd.DataFrame, together: NDArray, title: str) -> Figure:
     right.set_ylim(size - 0.5, -0.5)
     bar = figure.colorbar(image, ax=right, shrink=0.6)
     bar.set_label("share of the row's records that have the column's class, too", fontsize=8)
+    return figure
+
+
+def draw_groups(report: Mapping[str, Any], shown: Sequence[str], title: str) -> Figure:
+    """The AUC in groups: a row of panels per column that was asked for, the mean first, then each class `shown`.
+
+    `report` is of `evaluate_groups`, with one group at least that has metrics. Beside a mean of fewer classes than there are
+    stands of how many. A filled point's difference to all other records has an interval without zero.
+    """
+    columns = {
+        column: {name: group for name, group in groups.items() if group["metrics"] is not None}
+        for column, groups in report["by"].items()
+    }
+    columns = {column: groups for column, groups in columns.items() if groups}
+    heights = [0.9 + 0.26 * len(groups) for groups in columns.values()]
+    figure = Figure(figsize=(2.6 + 1.9 * (1 + len(shown)), sum(heights) + 1.0), layout="constrained")
+    figure.suptitle(title, parse_math=False, fontsize=11)
+    grid = figure.subplots(
+        len(columns), 1 + len(shown), sharex=True, sharey="row", squeeze=False, height_ratios=heights
+    )
+    for line, (column, groups) in zip(grid, columns.items(), strict=True):
+        for panel, label in zip(line, [None, *shown], strict=True):
+            for place, group in enumerate(groups.values()):
+                auc = group["metrics"].get("macro_auc") if label is None else group["metrics"]["class_auc"][label]
+                if auc is None or auc["low"] is None:
+                    continue
+                _mark(panel, place, auc, auc["difference"])
+                if label is None and len(group["classes"]) < len(group["positives"]):
+                    text, above = f"{len(group['classes'])} of {len(group['positives'])}", (0, 4)
+                    panel.annotate(
+                        text, (auc["value"], place), above, textcoords="offset points", ha="center", fontsize=7
+                    )
+            panel.grid(color="#dddddd", linewidth=0.5, axis="x")
+        names = [f"{name}  n={group['n']:,}" for name, group in groups.items()]
+        line[0].set_yticks(range(len(groups)), names, fontsize=8, parse_math=False)
+        line[0].set(ylim=(len(groups) - 0.5, -0.5))
+        line[0].set_ylabel(column, fontsize=9, parse_math=False)
+    for panel, label in zip(grid[0], ["mean of classes", *shown], strict=True):
+        panel.set_title(label, fontsize=9, parse_math=False)
+    figure.supxlabel(
+        f"AUC, 95 % bootstrap interval; filled: the difference to all other records leaves zero out; no point: under "
+        f"{report['fewest_of_class']} records with or without the class",
+        fontsize=8,
+    )
     return figure

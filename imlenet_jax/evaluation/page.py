@@ -37,6 +37,7 @@ def _data(explanation: Explanation) -> dict[str, Any]:
     return {
         "name": explanation.name,
         "verdict": explanation.verdict,
+        "sets": explanation.sets and {"coverage": explanation.sets.coverage, "possible": explanation.not_ruled_out},
         "purpose": PURPOSE,
         "notes": list(explanation.notes),
         "rate": explanation.sampling_rate,

@@ -70,7 +70,7 @@ def evaluate(
     _check(truth, outputs, limits, classes)
     metrics.warn_undefined_auc(truth, classes)
 
-    statistics = _exclusive_statistics(truth, outputs) if exclusive else _statistics(truth, outputs, limits)
+    statistics = statistics_of(truth, outputs, limits, exclusive)
     n = len(truth)
     values = statistics(None)
     samples = bootstrap(statistics, n, resamples, seed)
@@ -125,16 +125,21 @@ def commonest(positives: Mapping[str, int], most: int = MANY) -> list[str]:
 
 
 def predictions_frame(
-    ecg_id: ArrayLike, labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str]
+    ecg_id: ArrayLike,
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    classes: Sequence[str],
+    record: ArrayLike | None = None,
 ) -> pd.DataFrame:
-    """A row per record: ``ecg_id``, then ``label_<class>`` (0/1) and ``prob_<class>`` for each class.
+    """A row per record: ``ecg_id``, then ``label_<class>`` (0/1) and ``prob_<class>`` for each class, ``record`` where given.
 
-    ``ecg_id`` (n,) int, ``labels`` (n, C) 0/1, ``probabilities`` (n, C) float. Raises ValueError if they do not match.
+    ``ecg_id`` (n,) int, ``labels`` (n, C) 0/1, ``probabilities`` (n, C) float, ``record`` (n,) the names of recordings.
+    Raises ValueError if they do not match.
     """
     columns: dict[str, NDArray] = {"ecg_id": np.asarray(ecg_id)}
     for prefix, table in (("label", np.asarray(labels).astype(np.uint8)), ("prob", np.asarray(probabilities))):
         columns |= {f"{prefix}_{name}": column for name, column in zip(classes, table.T, strict=True)}
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns | ({} if record is None else {"record": np.asarray(record)}))
 
 
 def sigmoid(logits: ArrayLike) -> Array:
@@ -142,6 +147,13 @@ def sigmoid(logits: ArrayLike) -> Array:
     values = np.asarray(logits, np.float64)
     small = np.exp(-np.abs(values))
     return np.where(values >= 0, 1, small) / (1 + small)
+
+
+def statistics_of(
+    labels: NDArray[np.bool_], logits: Array, thresholds: Array | None = None, exclusive: bool = False
+) -> Callable[[Array | None], dict[str, Array]]:
+    """The metrics of `evaluate` of these records, as a function of the records' weights (..., n), for `bootstrap`."""
+    return _exclusive_statistics(labels, logits) if exclusive else _statistics(labels, logits, thresholds)
 
 
 def _statistics(

@@ -226,16 +226,6 @@ def _last_words(error: Exception) -> str:
     return words[-200:] or type(error).__name__
 
 
-def move_aside(*paths: Path) -> Path | None:
-    """Rename what an earlier run left to `<name>.old-<n>`, so that a new run deletes nothing; return the first's name."""
-    there = [path for path in paths if path.is_file() or (path.is_dir() and any(path.iterdir()))]
-    number = 1
-    while any(path.with_name(f"{path.name}.old-{number}").exists() for path in there):
-        number += 1
-    moved = [path.rename(path.with_name(f"{path.name}.old-{number}")) for path in there]
-    return moved[0] if moved else None
-
-
 class Damaged(UserError):
     """A checkpoint that cannot be used; another one may do."""
 

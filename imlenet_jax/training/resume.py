@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from imlenet_jax.errors import UserError
+from imlenet_jax.files import move_aside
 from imlenet_jax.models import create_model, init_variables
-from imlenet_jax.training.checkpoint import SCORE, UNFINISHED, Meta, first_whole, load_meta, move_aside, restore, saved
+from imlenet_jax.training.checkpoint import SCORE, UNFINISHED, Meta, first_whole, load_meta, restore, saved
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import is_first_process, wait_for_processes
 from imlenet_jax.training.step import TrainState, Unfinished, new_state

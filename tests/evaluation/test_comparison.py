@@ -32,12 +32,14 @@ def predictions(noise, name="net", n=300, seed=0):
 @given(
     st.lists(st.integers(0, 2**40), min_size=1, max_size=8, unique=True),
     st.randoms(use_true_random=False),
+    st.booleans(),
 )
-def test_what_was_written_is_read(tmp_path_factory, ids, random):
+def test_what_was_written_is_read(tmp_path_factory, ids, random, named):
     path = tmp_path_factory.mktemp("csv") / "net_test_predictions.csv"
     labels = np.array([[random.random() < 0.5 for _ in CLASSES] for _ in ids])
     values = np.array([[random.choice([0.0, 1.0, 5e-324, random.random()]) for _ in CLASSES] for _ in ids])
-    path.write_bytes(predictions_frame(ids, labels, values, CLASSES).to_csv(index=False).encode())
+    names = [random.choice(["a,b", "ü", "1", "label_A"]) for _ in ids] if named else None
+    path.write_bytes(predictions_frame(ids, labels, values, CLASSES, names).to_csv(index=False).encode())
     found, order = read_predictions(path), np.argsort(ids)
     assert found.name == "net_test" and found.classes == CLASSES
     assert found.ecg_id.tolist() == sorted(ids)

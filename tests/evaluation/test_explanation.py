@@ -1,6 +1,7 @@
 """Predictions in words."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import pytest
 from imlenet_jax.data.ecg import ECG
 from imlenet_jax.data.ptbxl import LEADS
 from imlenet_jax.data.tasks import Task
-from imlenet_jax.evaluation.explanation import PURPOSE, Explanation, explain
+from imlenet_jax.evaluation.explanation import PURPOSE, Explanation, Sets, explain
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,22 @@ def test_of_exclusive_classes_the_most_probable_is_predicted():
     explanation = Explanation("x", signal, 100, ("I",) * 12, names, probabilities, (None,) * 3, exclusive=True)
     assert explanation.predicted == (False, True, False) and explanation.verdict == "IMI"
     assert explanation.as_json()["classes"]["IMI"] == {"probability": 0.45, "threshold": None, "predicted": True}
+
+
+def test_what_cannot_be_ruled_out():
+    signal, probabilities = np.zeros((1000, 12)), np.array([0.1, 0.2, 0.9], np.float32)
+    explanation = Explanation("x", signal, 100, ("I",) * 12, ("CD", "MI", "NORM"), probabilities, (None,) * 3)
+    assert explanation.possible == (None,) * 3 and explanation.not_ruled_out == ""
+    assert "coverage" not in explanation.as_json()
+    for limits, possible, text in (
+        ((float(np.float32(0.1)), 0.3, None), (True, False, None), "CD (not judged: NORM)"),
+        ((0.2, 0.3, 0.95), (False, False, False), "none"),
+    ):
+        found = replace(explanation, sets=Sets(0.9, limits))
+        assert found.possible == possible and found.not_ruled_out == text
+        described = found.as_json()
+        assert described["coverage"] == 0.9
+        assert tuple(entry["possible"] for entry in described["classes"].values()) == possible
 
 
 class Network:

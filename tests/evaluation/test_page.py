@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from imlenet_jax.evaluation.explanation import Sets
 from imlenet_jax.evaluation.page import json_for_script, write_page
 from tests.browser import CHROMIUM, Browser
 
@@ -40,6 +41,12 @@ def test_names_of_any_kind_stay_text(explain, tmp_path):
     assert data["name"] == HOSTILE and data["notes"] == [HOSTILE]
     assert text.count("</script>") == 2 and "<b>x" not in text
     assert html.unescape(re.search("<title>(.*)</title>", text)[1]).startswith(HOSTILE)
+
+
+def test_the_page_has_the_classes_that_cannot_be_ruled_out(explain, tmp_path):
+    write_page(explain(sets=Sets(0.9, (0.1, 0.3, None, 0.5, 0.5))), tmp_path / "page.html")
+    data = payload((tmp_path / "page.html").read_text("utf-8"))
+    assert data["sets"] == {"coverage": 0.9, "possible": "CD, NORM (not judged: MI)"}
 
 
 def test_json_for_script_is_json():

@@ -52,7 +52,8 @@ def test_train_then_test(here, synthetic_shards, monkeypatch, capsys):
     test = ["--test_folds", "9,10", "--temperature", "True"]
     assert call(monkeypatch, experiments.test, *flags, *test) == 2
     assert "--val_folds shares fold 9 with --test_folds: choose folds that are apart" in capsys.readouterr().err
-    assert call(monkeypatch, experiments.test, *flags, *test, "--val_folds", 8) == 0
+    test += ["--val_folds", 8, "--by", "sex", "age", "--coverage", 0.5]
+    assert call(monkeypatch, experiments.test, *flags, *test) == 0
     shown = capsys.readouterr().out
     assert "macro_auc" in shown and "published" not in shown.casefold()  # the records are synthetic
     report = json.loads((here / "logs/imle_net_test_logs.json").read_text())
@@ -63,6 +64,11 @@ def test_train_then_test(here, synthetic_shards, monkeypatch, capsys):
     assert rates["true_positive"] + rates["false_negative"] == report["metrics"]["positives"]["NORM"]
     assert (here / "logs/imle_net_test_reliability.png").stat().st_size > 10_000
     assert len(predictions) == report["records"] == report["metrics"]["n"]
+    groups = json.loads((here / "logs/imle_net_test_groups.json").read_text())["by"]
+    assert sum(group["n"] for group in groups["sex"].values()) == len(predictions)
+    assert sum(group["n"] for group in groups["age"].values()) == len(predictions)
+    sets = pd.read_csv(here / "logs/imle_net_test_sets.csv", keep_default_na=False)
+    assert sets["ecg_id"].tolist() == predictions["ecg_id"].tolist()
 
     classifier = load(here / "checkpoints/imle_net")
     from imlenet_jax.data.shards import open_shards
@@ -73,7 +79,7 @@ def test_train_then_test(here, synthetic_shards, monkeypatch, capsys):
     np.testing.assert_allclose(classifier.predict_proba(dataset.millivolts(rows)), expected, rtol=1e-3, atol=1e-5)
 
     assert call(monkeypatch, experiments.test, *flags, "--test_folds", "7,10") == 2
-    assert "records to test on trained this network, so it would look better" in capsys.readouterr().err
+    assert "records of --test_folds trained this network, so it would look better" in capsys.readouterr().err
     assert call(monkeypatch, experiments.test, *flags, "--test_folds", "7,10", "--allow_seen", "True") == 0
     capsys.readouterr()
 

@@ -14,7 +14,7 @@ from imlenet_jax.classifier import load
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import create_model, init_variables, make_config
 from imlenet_jax.training import checkpoint
-from imlenet_jax.training.checkpoint import Checkpoints, Meta, load_variables, move_aside, read_meta
+from imlenet_jax.training.checkpoint import Checkpoints, Meta, load_variables, read_meta
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.step import new_state
 from tests.conftest import TINY
@@ -172,21 +172,6 @@ def test_leftovers_of_a_kill_are_removed_and_never_read(classifier_folder):
     assert read_meta(classifier_folder, "latest")[0] == 0
     with Checkpoints(classifier_folder):
         assert not any(folder.exists() for folder in left)
-
-
-def test_earlier_checkpoints_are_moved_aside_not_deleted(classifier_folder):
-    assert move_aside(classifier_folder) == classifier_folder.with_name("run.old-1")
-    assert not classifier_folder.exists()
-    assert read_meta(classifier_folder.with_name("run.old-1"))[1].model == "imle_net"
-    assert move_aside(classifier_folder) is None
-    (classifier_folder.parent / "log.json").touch()
-    (classifier_folder.parent / "more.old-1").touch()
-    (classifier_folder.parent / "more").touch()
-    assert (
-        move_aside(*(classifier_folder.with_name(name) for name in ("none", "log.json", "more"))).name
-        == "log.json.old-2"
-    )
-    assert classifier_folder.with_name("more.old-2").exists()
 
 
 def test_a_reader_survives_a_training_that_replaces_checkpoints(tmp_path):
