@@ -21,8 +21,12 @@ import experiments.test
 import experiments.train
 from benchmarks.bad_input.data import Case
 from benchmarks.bad_input.world import CONFIG, MODEL, World, classifier
+from experiments.results import read_sets
 from imlenet_jax.classifier import load
+from imlenet_jax.data.groups import columns_of
+from imlenet_jax.data.shards import open_shards
 from imlenet_jax.errors import UserError
+from imlenet_jax.evaluation.conformal import evaluate_sets
 from imlenet_jax.interop import import_weights
 from imlenet_jax.models import make_config
 
@@ -168,6 +172,16 @@ FLAGS = (
     Case("--dir", "is not given", "required: --dir", command(experiments.inference)),
     Case("--temperature", "on the folds it is fitted on", "--temperature True is fitted on --val_folds", command(
         experiments.test, "--split", "val", "--temperature", "True")),
+    Case("--coverage", "2", "'2' is not a share from 0.5 to 0.999", command(experiments.test, "--coverage", "2")),
+    Case("--coverage", "on the folds it is fitted on", "--coverage is fitted on --val_folds", command(
+        experiments.test, "--split", "val", "--coverage", "0.9")),
+    Case("--coverage", "beyond the records", "--coverage 0.9 takes 9 validation records with a class", lambda w: evaluate_sets(
+        (np.eye(5), np.eye(5)), (np.eye(5), np.eye(5)), "ABCDE", 0.9)),
+    Case("--by", "no column of the data", "--by shoe: .* has no such column; it has age", lambda w: columns_of(
+        open_shards(w.shards), ["shoe"], np.arange(2))),
+    Case("--sets", "is not there", "no such file; make it with", lambda w: read_sets(w.root / "x", classifier().meta)),
+    Case("--sets", "is something else", "is not a file of sets, or is damaged", lambda w: read_sets(
+        w.write("sets.json", b'{"sets": 3}'), classifier().meta)),
     Case("--scaler_std", "0", "argument --scaler_std: '0' is not a number above 0", command(
         experiments.convert, "--model", MODEL, "--weights", "x", "--out", "y", "--scaler_std", "0")),
     Case("--resamples", "0", "argument --resamples: '0' is not", command(
