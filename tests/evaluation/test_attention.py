@@ -1,5 +1,7 @@
 """The combined map keeps the mass of every window and puts positions where the network's strides put them."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ def levels(n: int = 3, positions: int = 13, seed: int = 0):
 
 def classifier(model: str) -> Classifier:
     config = make_config(model, TINY[model])
-    variables = init_variables(create_model(model, config), jax.random.key(0))
+    variables = jax.jit(partial(init_variables, create_model(model, config)))(jax.random.key(0))
     meta = Meta(model, TINY[model], ["CD", "HYP", "MI", "NORM", "STTC"], LEADS, 100, {"mean": 0.0, "std": 0.2})
     return Classifier(meta, variables)
 

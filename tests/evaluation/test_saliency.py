@@ -59,7 +59,7 @@ def test_integrated_gradients_of_a_square_and_not_the_gradient_are_complete():
 def test_each_network_is_explained_completely(tiny):
     model, config = tiny
     network = create_model(model, config)
-    variables = init_variables(network, jax.random.key(0))
+    variables = jax.jit(partial(init_variables, network))(jax.random.key(0))
     x = records(3, config.length, config.leads)
     logits = Partial(lambda weights, signals: network.apply(weights, signals)[0], variables)
     ends = (saliency.class_logits(logits, a)[:, 1] for a in (x, np.broadcast_to(saliency.baseline(x), x.shape)))

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from functools import partial
 
 import jax
 import numpy as np
@@ -37,7 +38,7 @@ def test_a_split_is_summarised_and_drawn(call, tmp_path, synthetic_shards, capsy
     meta = Meta("imle_net", SMALL, list(dataset.task().classes), list(dataset.leads), 100, {"mean": 0.0, "std": 0.2})
     network = create_model("imle_net", make_config("imle_net", SMALL))
     with Checkpoints(tmp_path / "checkpoints/imle_net") as checkpoints:
-        checkpoints.save(meta, variables=init_variables(network, jax.random.key(0)))
+        checkpoints.save(meta, variables=jax.jit(partial(init_variables, network))(jax.random.key(0)))
 
     assert call("--data_dir", synthetic_shards, "--test_folds", "9,10", "--examples", 1) == 0
     out = tmp_path / "results/attention/imle_net_test"

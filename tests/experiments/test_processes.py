@@ -58,7 +58,7 @@ def test_two_processes_train_stop_and_end_as_one(train, tmp_path, synthetic_shar
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    together = ["--coordinator_address", address, "--num_processes", 2, "--heartbeat", 40, "--epochs", 10**4]
+    together = ["--coordinator_address", address, "--num_processes", 2, "--heartbeat", 15, "--epochs", 10**4]
     together += ["--patience", 10**4, "--checkpoint_dir", "two"]
 
     def start_both():
