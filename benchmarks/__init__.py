@@ -11,8 +11,8 @@
 `readme` writes README.md from `results/`. What the commands share is in `parts`.
 """
 
-from imlenet_jax.memory import use_huge_pages
-from imlenet_jax.training.start import explain_instead_of_traceback
+from imlenet_jax.runtime.memory import use_huge_pages
+from imlenet_jax.runtime.start import explain_instead_of_traceback
 
 use_huge_pages()
 explain_instead_of_traceback()

@@ -40,11 +40,11 @@ from benchmarks.throughput import bounds, make_folder, models
 from experiments.cli import Parser, execute, json_object, positive_float, positive_int
 from imlenet_jax.data.loader import Batch, Split, select, train_batches
 from imlenet_jax.data.open import open_dataset
+from imlenet_jax.data.scaling import Scaler
 from imlenet_jax.models import Config, entry
-from imlenet_jax.training.checkpoint import Checkpoints
 from imlenet_jax.training.loop import DTYPES, Recipe, fit
 from imlenet_jax.training.parallel import Devices, free_bytes, print_devices
-from imlenet_jax.training.step import Scaler
+from imlenet_jax.training.saving import Checkpoints
 
 REPEATS = 5
 SECONDS = 0.25  # of steps that are started before one is waited for

@@ -23,8 +23,8 @@ from imlenet_jax.data.loader import select
 from imlenet_jax.data.open import SYNTHETIC, SYNTHETIC_FOLDER, open_dataset
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.errors import UserError
-from imlenet_jax.evaluation.attention import attention_maps
-from imlenet_jax.evaluation.faithfulness import (
+from imlenet_jax.explanation.attention import attention_maps
+from imlenet_jax.explanation.faithfulness import (
     METHODS,
     cascade,
     compare,
@@ -33,7 +33,7 @@ from imlenet_jax.evaluation.faithfulness import (
     part_scores,
     rank_correlation,
 )
-from imlenet_jax.evaluation.localisation import (
+from imlenet_jax.explanation.localisation import (
     affected_leads,
     contrast,
     find_truth,
@@ -42,10 +42,10 @@ from imlenet_jax.evaluation.localisation import (
     moved_infarcts,
     read_truth,
 )
-from imlenet_jax.evaluation.saliency import baseline, class_logits, explained_class
+from imlenet_jax.explanation.saliency import baseline, class_logits, explained_class
 from imlenet_jax.files import write_json
 from imlenet_jax.models import MODELS, entry
-from imlenet_jax.training.compilation import use_cache
+from imlenet_jax.runtime.compilation import use_cache
 from imlenet_jax.training.parallel import print_devices
 
 WINDOW_STEPS = 20  # of deletion by windows: 12 of the 240 at a time

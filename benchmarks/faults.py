@@ -27,10 +27,11 @@ from tensorboardX.proto.event_pb2 import Event
 from benchmarks import bad_input
 from benchmarks.parts.machine import machine
 from experiments.cli import Parser, execute, positive_int
+from imlenet_jax.checkpoints.reading import load_meta, saved
 from imlenet_jax.data.synthetic import write_dataset
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_json
-from imlenet_jax.training.checkpoint import UNFINISHED, load_meta, saved
+from imlenet_jax.training.saving import UNFINISHED
 
 MODEL = "rajpurkar"  # has BatchNorm, dropout and clipped gradients
 CONFIG = {"kernel_size": 4, "filters": 4, "blocks": 3, "widen_every": 2}

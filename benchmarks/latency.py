@@ -28,8 +28,8 @@ from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_json
 from imlenet_jax.models import MODELS, create_model, init_variables
-from imlenet_jax.training.checkpoint import Checkpoints
 from imlenet_jax.training.parallel import print_devices
+from imlenet_jax.training.saving import Checkpoints
 
 FRESH = """
 import sys, time

@@ -27,10 +27,10 @@ from imlenet_jax.files import write_json
 from imlenet_jax.interop import Imported, import_weights
 from imlenet_jax.interop.weights import import_arrays
 from imlenet_jax.models import MODELS, create_model, entry, make_config
-from imlenet_jax.training.compilation import use_cache
+from imlenet_jax.runtime.compilation import use_cache
+from imlenet_jax.runtime.precision import PRECISIONS, set_precision
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import print_devices
-from imlenet_jax.training.precision import PRECISIONS, set_precision
 from imlenet_jax.training.step import TrainState, loss_and_gradient, new_state, update
 
 FORWARD, ATTENTION, GRADIENT, STATISTICS, LOSS, AFTER = 1e-4, 1e-4, 1e-2, 1e-3, 1e-2, 0.02

@@ -17,6 +17,8 @@ import numpy as np
 from benchmarks.parts.machine import machine
 from benchmarks.parts.records import FOLDS, config_for, describe
 from experiments.cli import Parser, add_cache_flag, execute, json_object, positive_float, positive_int
+from imlenet_jax.checkpoints.description import Meta
+from imlenet_jax.checkpoints.reading import load_variables
 from imlenet_jax.data.loader import Split, select
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.errors import UserError
@@ -24,10 +26,10 @@ from imlenet_jax.evaluation.metrics import macro_auc
 from imlenet_jax.evaluation.seeds import over_seeds
 from imlenet_jax.files import write_json
 from imlenet_jax.models import MODELS, create_model
-from imlenet_jax.training.checkpoint import Checkpoints, Meta, load_variables
-from imlenet_jax.training.compilation import use_cache
+from imlenet_jax.runtime.compilation import use_cache
 from imlenet_jax.training.loop import DTYPES, Predictor, Recipe, fit
 from imlenet_jax.training.parallel import make_devices, print_devices
+from imlenet_jax.training.saving import Checkpoints
 
 SMALL = {"filters": [8, 16], "lstm_units": 8, "hidden": 16}
 

@@ -21,12 +21,13 @@ from benchmarks.parts.records import config_for, open_split
 from benchmarks.parts.timing import timed
 from experiments.cli import Parser, add_cache_flag, execute, json_object, positive_int
 from imlenet_jax.data.loader import Batch, Split, train_batches
+from imlenet_jax.data.scaling import Scaler
 from imlenet_jax.files import write_json
 from imlenet_jax.models import MODELS, Config, create_model, init_variables
-from imlenet_jax.training.compilation import use_cache
+from imlenet_jax.runtime.compilation import use_cache
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import print_devices
-from imlenet_jax.training.step import Scaler, new_state, train_step
+from imlenet_jax.training.step import new_state, train_step
 
 
 def main() -> None:

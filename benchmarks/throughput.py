@@ -34,13 +34,13 @@ from benchmarks.parts.tables import digits, milliseconds, throughput_tables
 from benchmarks.parts.timing import spread
 from experiments.cli import Parser, add_precision_flag, execute, positive_int
 from imlenet_jax.data.loader import Batch, Split, eval_batches, prefetch, train_batches
+from imlenet_jax.data.scaling import Scaler
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_atomically, write_json
 from imlenet_jax.models import MODELS
+from imlenet_jax.runtime.precision import set_precision
 from imlenet_jax.training.loop import DTYPES
 from imlenet_jax.training.parallel import Devices, print_devices
-from imlenet_jax.training.precision import set_precision
-from imlenet_jax.training.step import Scaler
 
 TURN_SECONDS = 0.5
 BUSY = 0.5  # load per core

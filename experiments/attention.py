@@ -26,12 +26,13 @@ from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.loader import Split
 from imlenet_jax.data.open import open_dataset, usual_task
 from imlenet_jax.errors import UserError
-from imlenet_jax.evaluation.attention import Attention, attention_maps
-from imlenet_jax.evaluation.attention_report import draw_means, page, png
-from imlenet_jax.evaluation.attention_summary import as_json, mean_weights, per_record, weights_of
-from imlenet_jax.evaluation.explanation import Explanation
-from imlenet_jax.evaluation.figures import write_figures
-from imlenet_jax.evaluation.page import write_page
+from imlenet_jax.evaluation.diagrams import png
+from imlenet_jax.explanation.attention import Attention, attention_maps
+from imlenet_jax.explanation.attention_report import draw_means, page
+from imlenet_jax.explanation.attention_summary import as_json, mean_weights, per_record, weights_of
+from imlenet_jax.explanation.explain import Explanation
+from imlenet_jax.explanation.figures import write_figures
+from imlenet_jax.explanation.page import write_page
 from imlenet_jax.files import write_atomically, write_json
 from imlenet_jax.models import MODELS, entry
 from imlenet_jax.training.parallel import print_devices

@@ -16,7 +16,7 @@ from typing import NoReturn
 from imlenet_jax.data.leads import parse_lead
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import parse_json
-from imlenet_jax.training.start import explain
+from imlenet_jax.runtime.start import explain
 
 _FULL = "free space there or choose another folder"
 _CLOSED = "choose a folder that you may write to"

@@ -7,9 +7,8 @@ import argparse
 from pathlib import Path
 
 from experiments.cli import LOGS, Parser, execute, positive_int, seed
-from imlenet_jax.evaluation.attention_report import png
 from imlenet_jax.evaluation.comparison import check_same_records, compare, format_comparison, read_predictions
-from imlenet_jax.evaluation.diagrams import draw_comparison
+from imlenet_jax.evaluation.diagrams import draw_comparison, png
 from imlenet_jax.files import write_atomically, write_json
 
 

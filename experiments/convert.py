@@ -7,12 +7,13 @@ import dataclasses
 from pathlib import Path
 
 from experiments.cli import Parser, execute, number, positive_float
+from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.data.ptbxl import LEADS, SUPERCLASSES
 from imlenet_jax.errors import UserError
 from imlenet_jax.interop import import_weights
 from imlenet_jax.models import MODELS, entry, make_config
-from imlenet_jax.training.checkpoint import Checkpoints, Meta
 from imlenet_jax.training.parallel import print_devices
+from imlenet_jax.training.saving import Checkpoints
 
 # The scaler that the original ships for its published 5-class weights (data/standardization.bin), in mV.
 SHIPPED_MEAN, SHIPPED_STD = -0.000825140242832062, 0.23221818381812617

@@ -33,10 +33,10 @@ from imlenet_jax.data.records import UNITS_PER_MV
 from imlenet_jax.data.sources import TableFormat, find_records, is_table
 from imlenet_jax.data.tasks import SUB, SUPERCLASS
 from imlenet_jax.errors import UserError
-from imlenet_jax.evaluation.explanation import PURPOSE, Explanation, Sets, explain
-from imlenet_jax.evaluation.figures import write_figures
-from imlenet_jax.evaluation.page import write_page
 from imlenet_jax.evaluation.report import MANY
+from imlenet_jax.explanation.explain import PURPOSE, Explanation, Sets, explain
+from imlenet_jax.explanation.figures import write_figures
+from imlenet_jax.explanation.page import write_page
 from imlenet_jax.files import move_aside, read_json, write_json
 from imlenet_jax.models import MODELS, entry
 from imlenet_jax.training.parallel import print_devices

@@ -23,8 +23,7 @@ from imlenet_jax.data.audit import (
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.data.tasks import PTBXL_TASKS, Task
-from imlenet_jax.evaluation.attention_report import png
-from imlenet_jax.evaluation.diagrams import draw_labels
+from imlenet_jax.evaluation.diagrams import draw_labels, png
 from imlenet_jax.files import write_atomically
 
 SPLITS = ("train", "val", "test")

@@ -10,21 +10,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.data.loader import Split
 from imlenet_jax.data.own import OWN
 from imlenet_jax.data.tasks import SUB, SUPERCLASS, Task
 from imlenet_jax.errors import UserError
-from imlenet_jax.evaluation.attention_report import png
 from imlenet_jax.evaluation.calibration import calibration, fit_temperature, format_calibration, reliability, tempered
 from imlenet_jax.evaluation.conformal import evaluate_sets, format_sets, sets_frame, thresholds_of
 from imlenet_jax.evaluation.confusion import confusion, format_confusion, matrix
-from imlenet_jax.evaluation.diagrams import draw_groups, draw_reliability
-from imlenet_jax.evaluation.explanation import Sets
+from imlenet_jax.evaluation.diagrams import draw_groups, draw_reliability, png
 from imlenet_jax.evaluation.groups import evaluate_groups, format_groups, groups_frame
 from imlenet_jax.evaluation.metrics import most_probable
 from imlenet_jax.evaluation.report import MANY, commonest, evaluate, format_table, predictions_frame, sigmoid
+from imlenet_jax.explanation.explain import Sets
 from imlenet_jax.files import read_json, write_atomically, write_json
-from imlenet_jax.training.checkpoint import Meta
 
 FEW = 5  # classes that a figure of groups shows
 

@@ -9,12 +9,13 @@ from typing import Any
 import jax
 
 from experiments.cli import Parser, boolean, positive_float, positive_int
+from imlenet_jax.checkpoints.description import Meta
+from imlenet_jax.checkpoints.reading import load_variables
 from imlenet_jax.data.loader import Split, select, select_reference
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.data.tasks import PTBXL_TASKS, SUB, SUPERCLASS, Task
 from imlenet_jax.errors import UserError
 from imlenet_jax.models import create_model, with_new_head
-from imlenet_jax.training.checkpoint import Meta, load_variables
 from imlenet_jax.training.seen import trained_on
 
 CLEAN, REFERENCE = "clean", "reference"

@@ -33,6 +33,8 @@ from experiments.task import (
     suffix,
     task_of,
 )
+from imlenet_jax.checkpoints.description import Meta
+from imlenet_jax.checkpoints.reading import load_variables
 from imlenet_jax.data.groups import columns_of
 from imlenet_jax.data.loader import Split
 from imlenet_jax.data.open import open_dataset, usual_task
@@ -41,11 +43,10 @@ from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.evaluation.seeds import format_seeds, over_seeds
 from imlenet_jax.files import write_json
 from imlenet_jax.models import MODELS, create_model, entry
-from imlenet_jax.training.checkpoint import Meta, load_variables
-from imlenet_jax.training.compilation import use_cache
+from imlenet_jax.runtime.compilation import use_cache
+from imlenet_jax.runtime.precision import set_precision
 from imlenet_jax.training.loop import Predictor
 from imlenet_jax.training.parallel import Devices, print_devices
-from imlenet_jax.training.precision import set_precision
 from imlenet_jax.training.seen import seen_records
 
 

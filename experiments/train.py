@@ -45,6 +45,7 @@ from experiments.task import (
     suffix,
     task_of,
 )
+from imlenet_jax.checkpoints.description import SCORE, Meta
 from imlenet_jax.data.loader import Split, check_batchsize
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
@@ -52,8 +53,8 @@ from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.evaluation.metrics import macro_auc_present
 from imlenet_jax.files import exclusive, move_aside, write_json
 from imlenet_jax.models import MODELS, entry, make_config
-from imlenet_jax.training.checkpoint import SCORE, Checkpoints, Meta
-from imlenet_jax.training.compilation import use_cache
+from imlenet_jax.runtime.compilation import use_cache
+from imlenet_jax.runtime.precision import set_precision
 from imlenet_jax.training.logs import RunLog, is_complete, run_files
 from imlenet_jax.training.loop import DTYPES, Recipe, fit
 from imlenet_jax.training.parallel import (
@@ -65,8 +66,8 @@ from imlenet_jax.training.parallel import (
     print_devices,
     wait_for_processes,
 )
-from imlenet_jax.training.precision import set_precision
 from imlenet_jax.training.resume import Start, command_to_continue, find_start
+from imlenet_jax.training.saving import Checkpoints
 from imlenet_jax.training.seen import seen
 from imlenet_jax.training.stopping import NotFinite, Stopped, Watch
 

@@ -10,15 +10,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from imlenet_jax.checkpoints.description import Meta
+from imlenet_jax.checkpoints.reading import load_variables
 from imlenet_jax.data.plausibility import typical_deflection, wrong_unit
 from imlenet_jax.data.ptbxl import LEADS
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import create_model
-from imlenet_jax.training.checkpoint import Meta, load_variables
-from imlenet_jax.training.compilation import use_cache
-from imlenet_jax.training.outcomes import fetched
-from imlenet_jax.training.precision import PRECISIONS, precision
-from imlenet_jax.training.start import devices
+from imlenet_jax.runtime.compilation import use_cache
+from imlenet_jax.runtime.fetching import fetched
+from imlenet_jax.runtime.precision import PRECISIONS, precision
+from imlenet_jax.runtime.start import devices
 
 SHOWN = 32  # records that are looked at for a wrong unit
 

@@ -14,6 +14,7 @@ import h5py
 import jax
 import numpy as np
 
+from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.classifier import Classifier
 from imlenet_jax.data.manifest import read_manifest, write_manifest
 from imlenet_jax.data.open import open_dataset
@@ -22,7 +23,7 @@ from imlenet_jax.data.ptbxl import LEADS, SUPERCLASSES
 from imlenet_jax.data.synthetic import write_dataset
 from imlenet_jax.interop.layout import KERAS_LEAVES, LAYOUTS
 from imlenet_jax.models import Config, abstract_variables, create_model, init_variables, make_config
-from imlenet_jax.training.checkpoint import Checkpoints, Meta
+from imlenet_jax.training.saving import Checkpoints
 
 MODEL = "mousavi"
 CONFIG: Config = make_config(MODEL, {"filters": [4, 4], "lstm_units": 4, "hidden": 8})

@@ -16,10 +16,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from benchmarks.parts.steps import make_step
 from imlenet_jax.data.loader import Batch
 from imlenet_jax.data.ptbxl import LEADS
+from imlenet_jax.data.scaling import Scaler
 from imlenet_jax.errors import UserError
 from imlenet_jax.models import Config
 from imlenet_jax.training.parallel import Devices
-from imlenet_jax.training.step import Scaler
 
 TARGETS = Path(__file__).with_name("targets")
 SETTINGS = {"JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "TPU_SKIP_MDS_QUERY": "1"}

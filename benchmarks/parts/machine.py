@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 
+from imlenet_jax.checkpoints.description import versions
 from imlenet_jax.data.prepare import usable_cores
-from imlenet_jax.training.checkpoint import versions
 
 
 def machine(module: str) -> dict[str, Any]:

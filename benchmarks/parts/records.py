@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.data.loader import Batch, Split, select, train_batches
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.ptbxl import LEADS, SECONDS, SUPERCLASSES
 from imlenet_jax.data.shards import Calibrations, Dataset, Shard
 from imlenet_jax.data.tasks import SUPERCLASS, Task
 from imlenet_jax.models import Config, make_config
-from imlenet_jax.training.checkpoint import Meta
 
 FOLDS = tuple(range(1, 9))
 SAMPLING_RATE = 100

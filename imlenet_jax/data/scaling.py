@@ -4,10 +4,18 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
 Entry = tuple[float, int, int, int, int]
+
+
+class Scaler(NamedTuple):
+    """One mean and one population standard deviation, in mV, for all leads."""
+
+    mean: float
+    std: float
 
 
 class Moments:

@@ -1,5 +1,6 @@
 """Figures of how good predictions are: the reliability diagram, and differences between networks."""
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,13 @@ from imlenet_jax.evaluation.comparison import METRICS
 INK = "#222222"
 # Told apart in grey print too, by the marker.
 STYLES = ({"color": "#355f8d", "marker": "o"}, {"color": "#d1662c", "marker": "s", "linestyle": "--"})
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file's bytes; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def draw_reliability(

@@ -260,7 +260,7 @@ def max_pool(
         pool = partial(nn.max_pool, window_shape=(size,), strides=(size,), padding=padding)
         return by_platform(x, tpu=pool, default=compare)
     pads = padding if isinstance(padding, str) else [padding]
-    return nn.max_pool(x, (size,), strides=(stride or size,), padding=pads)
+    return nn.max_pool(x, window_shape=(size,), strides=(stride or size,), padding=pads)
 
 
 def _block_max(x: jax.Array, size: int, fill: bool) -> jax.Array:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from imlenet_jax.checkpoints.description import SCORE, Meta
 from imlenet_jax.data.loader import (
     Split,
     epoch_order,
@@ -24,6 +25,7 @@ from imlenet_jax.data.loader import (
     train_batches,
     train_rows,
 )
+from imlenet_jax.data.scaling import Scaler
 from imlenet_jax.data.tasks import Task
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.metrics import (
@@ -35,16 +37,16 @@ from imlenet_jax.evaluation.metrics import (
 )
 from imlenet_jax.evaluation.report import sigmoid
 from imlenet_jax.models import create_model, init_variables
-from imlenet_jax.training.checkpoint import SCORE, Checkpoints, Meta
+from imlenet_jax.runtime.fetching import fetched
 from imlenet_jax.training.logs import RATE
 from imlenet_jax.training.optimizers import make_optimizer
-from imlenet_jax.training.outcomes import GROUP, Outcomes, fetched
+from imlenet_jax.training.outcomes import GROUP, Outcomes
 from imlenet_jax.training.parallel import Devices, is_first_process
 from imlenet_jax.training.progress import compiling
 from imlenet_jax.training.resume import Selection, Start
+from imlenet_jax.training.saving import Checkpoints
 from imlenet_jax.training.step import (
     Outcome,
-    Scaler,
     TrainState,
     Unfinished,
     new_state,

@@ -1,34 +1,19 @@
 """What training steps report, fetched from the device in groups, so that the host's work per step is small and constant."""
 
-import collections
 import math
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
+from imlenet_jax.runtime.fetching import AHEAD
 from imlenet_jax.training.step import Outcome, Unfinished
-
-AHEAD = 2
-"""Calls that may be under way while the host goes on: the device never waits, and a stop does not wait for many."""
 
 GROUP = 64
 """Calls whose outcomes are fetched together, or fewer where `SECONDS` have passed since the last were."""
 
 SECONDS = 0.1
-
-
-def fetched(outputs: Iterator[Any]) -> Iterator[Any]:
-    """Each of `outputs`, trees of arrays that are being computed, on the host; `AHEAD` more are begun before it is waited for."""
-    waiting: collections.deque[Any] = collections.deque()
-    for output in outputs:
-        waiting.append(output)
-        if len(waiting) > AHEAD:
-            yield jax.device_get(waiting.popleft())
-    while waiting:
-        yield jax.device_get(waiting.popleft())
 
 
 class Outcomes:

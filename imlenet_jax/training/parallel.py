@@ -17,8 +17,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from imlenet_jax.errors import UserError
-from imlenet_jax.training.start import devices as all_devices
-from imlenet_jax.training.start import unseen_accelerator
+from imlenet_jax.runtime.start import devices as all_devices
+from imlenet_jax.runtime.start import unseen_accelerator
 from imlenet_jax.training.step import Outcome
 
 

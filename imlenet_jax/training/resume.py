@@ -9,12 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from imlenet_jax.checkpoints.description import SCORE, Meta
+from imlenet_jax.checkpoints.reading import first_whole, load_meta, restore, saved
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import move_aside
 from imlenet_jax.models import create_model, init_variables
-from imlenet_jax.training.checkpoint import SCORE, UNFINISHED, Meta, first_whole, load_meta, restore, saved
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import is_first_process, wait_for_processes
+from imlenet_jax.training.saving import UNFINISHED
 from imlenet_jax.training.step import TrainState, Unfinished, new_state
 
 MIN_DELTA = 1e-4  # the reference's: a smaller gain in validation AUC does not renew the patience

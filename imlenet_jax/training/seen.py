@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from imlenet_jax.checkpoints.description import Meta, are_records
 from imlenet_jax.data.loader import Split
 from imlenet_jax.data.shards import Dataset
-from imlenet_jax.training.checkpoint import Meta, are_records
 
 PTBXL = "PTB-XL"  # its ecg_id names one recording wherever the data set lies; those of other sources do not
 

@@ -11,15 +11,9 @@ import optax
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from imlenet_jax.data.loader import Batch
+from imlenet_jax.data.scaling import Scaler
 from imlenet_jax.models import HEAD
 from imlenet_jax.models.platform import by_platform
-
-
-class Scaler(NamedTuple):
-    """One mean and one population standard deviation, in mV, for all leads."""
-
-    mean: float
-    std: float
 
 
 class TrainState(NamedTuple):

@@ -10,9 +10,10 @@ import pytest
 
 import benchmarks.faithfulness
 from benchmarks.parts.faithfulness_report import verdicts
+from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.data.ptbxl import LEADS, SUPERCLASSES
 from imlenet_jax.models import abstract_variables, create_model, make_config
-from imlenet_jax.training.checkpoint import Checkpoints, Meta
+from imlenet_jax.training.saving import Checkpoints
 from tests.conftest import TINY
 
 

@@ -7,10 +7,11 @@ import jax
 import pytest
 
 from benchmarks.faults import MODEL, compare
+from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.models import create_model, init_variables, make_config
-from imlenet_jax.training.checkpoint import Checkpoints, Meta
 from imlenet_jax.training.logs import RunLog
 from imlenet_jax.training.optimizers import make_optimizer
+from imlenet_jax.training.saving import Checkpoints
 from imlenet_jax.training.step import new_state
 from tests.conftest import TINY
 from tests.training.test_logs import ROW

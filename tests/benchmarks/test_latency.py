@@ -8,9 +8,9 @@ import pytest
 from benchmarks.latency import main
 from benchmarks.readme import latency_table
 from imlenet_jax.models import make_config
-from imlenet_jax.training.checkpoint import Checkpoints
+from imlenet_jax.training.saving import Checkpoints
+from tests.checkpoints.test_checkpoints import _meta, _variables
 from tests.conftest import TINY
-from tests.training.test_checkpoint import _meta, _variables
 
 
 def test_a_checkpoint_is_timed_warm_and_in_a_fresh_process(tmp_path, monkeypatch):

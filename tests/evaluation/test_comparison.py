@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imlenet_jax.errors import UserError
-from imlenet_jax.evaluation.attention_report import png
 from imlenet_jax.evaluation.comparison import (
     METRICS,
     Predictions,
@@ -15,7 +14,7 @@ from imlenet_jax.evaluation.comparison import (
     read_predictions,
     two_sided_p,
 )
-from imlenet_jax.evaluation.diagrams import draw_comparison
+from imlenet_jax.evaluation.diagrams import draw_comparison, png
 from imlenet_jax.evaluation.metrics import macro_auc
 from imlenet_jax.evaluation.report import predictions_frame
 

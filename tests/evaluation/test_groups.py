@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from imlenet_jax.evaluation.attention_report import png
 from imlenet_jax.evaluation.calibration import calibration
 from imlenet_jax.evaluation.confusion import confusion
-from imlenet_jax.evaluation.diagrams import draw_groups
+from imlenet_jax.evaluation.diagrams import draw_groups, png
 from imlenet_jax.evaluation.groups import evaluate_groups, format_groups, groups_frame
 from imlenet_jax.evaluation.report import evaluate, sigmoid
 

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 
 import experiments.attention
+from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.classifier import load
 from imlenet_jax.data.shards import open_shards
 from imlenet_jax.models import create_model, init_variables, make_config
-from imlenet_jax.training.checkpoint import Checkpoints, Meta
+from imlenet_jax.training.saving import Checkpoints
 
 SMALL = {"filters": [4, 4], "blocks_per_stage": 1, "lstm_units": 4, "attention_dim": 4}
 

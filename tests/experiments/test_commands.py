@@ -11,10 +11,10 @@ import pytest
 import experiments.convert
 import experiments.test
 import experiments.train
+from imlenet_jax.checkpoints.reading import read_meta
 from imlenet_jax.classifier import load
 from imlenet_jax.data.synthetic import write_dataset
 from imlenet_jax.files import exclusive
-from imlenet_jax.training.checkpoint import read_meta
 from imlenet_jax.training.logs import RunLog
 from tests.calls import call
 

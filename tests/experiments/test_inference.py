@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 import experiments.inference
+from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.ecg import read_ecg
 from imlenet_jax.data.ptbxl import LEADS, SUPERCLASSES
 from imlenet_jax.data.sources import read_source
 from imlenet_jax.data.tasks import SUB, Task
 from imlenet_jax.models import create_model, init_variables, make_config
-from imlenet_jax.training.checkpoint import Checkpoints, Meta
+from imlenet_jax.training.saving import Checkpoints
 
 SMALL = {"filters": [4, 4], "blocks_per_stage": 1, "lstm_units": 4, "attention_dim": 4}
 

@@ -9,8 +9,8 @@ import pytest
 
 import experiments.test
 import experiments.train
+from imlenet_jax.checkpoints.reading import load_variables
 from imlenet_jax.data.shards import open_shards
-from imlenet_jax.training.checkpoint import load_variables
 from imlenet_jax.training.seen import trained_on
 from tests.calls import call as run
 
@@ -101,7 +101,7 @@ def test_records_of_the_base_are_known(call, tmp_path, synthetic_shards, capsys)
     assert set(dataset.fold[trained_on(meta, dataset)]) == {1, 2, 3, 4, 5, 6, 7, 8}
     capsys.readouterr()
     assert call(experiments.test, "--task", "rhythm", "--test_folds", "1") == 2
-    assert "records to test on trained this network" in capsys.readouterr().err
+    assert "records of --test_folds trained this network" in capsys.readouterr().err
     assert call(experiments.train, *TRAIN[:4], "--train_folds", "5-7", "--val_folds", "4,9") == 2
     assert "the network in base was trained on fold 4: choose other" in capsys.readouterr().err
 

@@ -7,7 +7,7 @@ import numpy as np
 
 import experiments.test
 import experiments.train
-from imlenet_jax.training.checkpoint import load_variables
+from imlenet_jax.checkpoints.reading import load_variables
 from tests.calls import call
 
 CONFIG = json.dumps({"filters": [4, 4], "lstm_units": 4, "hidden": 8})

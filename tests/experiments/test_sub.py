@@ -10,11 +10,11 @@ import pytest
 
 import experiments.test
 import experiments.train
+from imlenet_jax.checkpoints.reading import load_variables
 from imlenet_jax.classifier import load
 from imlenet_jax.data.loader import select, select_reference
 from imlenet_jax.data.shards import open_shards
 from imlenet_jax.data.tasks import SUB
-from imlenet_jax.training.checkpoint import load_variables
 from tests.calls import call as run
 
 SMALL = json.dumps({"filters": [2, 2], "lstm_units": 2, "hidden": 4})

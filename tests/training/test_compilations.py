@@ -12,7 +12,7 @@ from imlenet_jax.models import make_config
 from imlenet_jax.training.loop import Recipe, Trainer, fit
 from imlenet_jax.training.parallel import Devices
 from imlenet_jax.training.step import Outcome
-from tests.training.test_checkpoint import _meta
+from tests.checkpoints.test_checkpoints import _meta
 
 CONFIG = make_config("mousavi", {"filters": [4, 4], "lstm_units": 4, "hidden": 8})
 NOWHERE = SimpleNamespace(save=lambda *_: None, finish=lambda: None)

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import pytest
 
 from imlenet_jax.data.loader import Batch
+from imlenet_jax.data.scaling import Scaler
 from imlenet_jax.models import MODELS, abstract_variables, create_model
 from imlenet_jax.training.optimizers import make_optimizer
-from imlenet_jax.training.step import Scaler, new_state, predict_step, train_step
+from imlenet_jax.training.step import new_state, predict_step, train_step
 from tests.conftest import skip_where_kernels_do_not_lower
 
 RECURRENT = ("imle_net", "mousavi", "ecgnet")

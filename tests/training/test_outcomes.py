@@ -10,13 +10,14 @@ import pytest
 from imlenet_jax.classifier import Classifier
 from imlenet_jax.data.loader import select
 from imlenet_jax.data.shards import open_shards
+from imlenet_jax.runtime.fetching import AHEAD, fetched
 from imlenet_jax.training import outcomes as module
 from imlenet_jax.training.loop import Recipe, Trainer
-from imlenet_jax.training.outcomes import AHEAD, GROUP, Outcomes, fetched
+from imlenet_jax.training.outcomes import GROUP, Outcomes
 from imlenet_jax.training.parallel import Devices
 from imlenet_jax.training.step import Outcome, Unfinished
 from imlenet_jax.training.stopping import NotFinite
-from tests.training.test_checkpoint import _meta
+from tests.checkpoints.test_checkpoints import _meta
 from tests.training.test_compilations import CONFIG
 
 

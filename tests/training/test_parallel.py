@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imlenet_jax.data.scaling import Scaler
 from imlenet_jax.models import abstract_variables, create_model, init_variables
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import Devices, Replicas
-from imlenet_jax.training.step import Scaler, loss_and_gradient, new_state, several_steps, standardise, train_step
+from imlenet_jax.training.step import loss_and_gradient, new_state, several_steps, standardise, train_step
 from tests.training.test_step import SCALER, _batch
 
 STEPS = 8

@@ -13,7 +13,7 @@ from imlenet_jax.training.loop import Recipe, Trainer
 from imlenet_jax.training.parallel import Devices
 from imlenet_jax.training.progress import compiling
 from imlenet_jax.training.step import Outcome
-from tests.training.test_checkpoint import _meta
+from tests.checkpoints.test_checkpoints import _meta
 from tests.training.test_compilations import CONFIG
 
 

@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 
 from benchmarks.faults import read_events
+from imlenet_jax.checkpoints.description import Meta
+from imlenet_jax.checkpoints.reading import load_meta, read_meta, restore, saved
 from imlenet_jax.data.loader import select
 from imlenet_jax.data.shards import open_shards
 from imlenet_jax.data.tasks import SUB
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import make_config
-from imlenet_jax.training.checkpoint import UNFINISHED, Checkpoints, Meta, load_meta, read_meta, restore, saved
 from imlenet_jax.training.logs import RunLog
 from imlenet_jax.training.loop import Recipe, fit
 from imlenet_jax.training.parallel import Devices
 from imlenet_jax.training.resume import Selection, command_to_continue, differing_flags, find_start
+from imlenet_jax.training.saving import UNFINISHED, Checkpoints
 from imlenet_jax.training.stopping import NotFinite, Stopped, Watch
 
 # Has BatchNorm and dropout.

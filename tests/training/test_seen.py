@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from imlenet_jax.training.checkpoint import Meta
+from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.training.seen import from_ranges, seen, seen_records, to_ranges
 
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from imlenet_jax.data.loader import Batch
+from imlenet_jax.data.scaling import Scaler
 from imlenet_jax.errors import UserError
 from imlenet_jax.models import create_model, init_variables, make_config
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import Devices
-from imlenet_jax.training.step import Scaler, new_state, predict_step, record_losses, standardise, train_step
+from imlenet_jax.training.step import new_state, predict_step, record_losses, standardise, train_step
 from tests.conftest import TINY
 
 SCALER = Scaler(0.1, 0.5)

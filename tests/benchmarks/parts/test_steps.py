@@ -6,9 +6,9 @@ import numpy as np
 from benchmarks.parts import steps
 from benchmarks.parts.records import first_batch, random_dataset
 from imlenet_jax.data.loader import select
+from imlenet_jax.data.scaling import Scaler
 from imlenet_jax.models import make_config
 from imlenet_jax.training.parallel import Devices
-from imlenet_jax.training.step import Scaler
 from tests.conftest import TINY
 
 

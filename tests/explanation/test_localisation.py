@@ -7,7 +7,7 @@ import pytest
 
 from imlenet_jax.data.ptbxl import LEADS
 from imlenet_jax.errors import UserError
-from imlenet_jax.evaluation.localisation import affected_leads, find_truth, lead_shares, moved_infarcts, read_truth
+from imlenet_jax.explanation.localisation import affected_leads, find_truth, lead_shares, moved_infarcts, read_truth
 
 TRUTH = {
     "7": {

@@ -10,12 +10,14 @@ import jax
 import numpy as np
 import pytest
 
+from imlenet_jax.checkpoints import reading
+from imlenet_jax.checkpoints.description import Meta
+from imlenet_jax.checkpoints.reading import load_variables, read_meta
 from imlenet_jax.classifier import load
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import create_model, init_variables, make_config
-from imlenet_jax.training import checkpoint
-from imlenet_jax.training.checkpoint import Checkpoints, Meta, load_variables, read_meta
 from imlenet_jax.training.optimizers import make_optimizer
+from imlenet_jax.training.saving import Checkpoints
 from imlenet_jax.training.step import new_state
 from tests.conftest import TINY
 
@@ -204,12 +206,12 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_anew(tmp_path, m
         for epoch in (1, 2):
             meta = _meta(model, config, epoch=epoch, metrics={"val_macro_auc": 1 - epoch / 10})
             checkpoints.save(meta, variables=_variables(model, config, epoch))
-    restore = checkpoint.restore
+    restore = reading.restore
 
     def replaced(path, *args):
         if path.name == "1":
             path.rename(path.with_name("taken away"))
         return restore(path, *args)
 
-    monkeypatch.setattr(checkpoint, "restore", replaced)
+    monkeypatch.setattr(reading, "restore", replaced)
     assert load_variables(tmp_path / "run", "best")[0].epoch == 2

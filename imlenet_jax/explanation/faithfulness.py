@@ -21,9 +21,9 @@ from scipy.stats import rankdata
 
 from imlenet_jax.classifier import Classifier
 from imlenet_jax.errors import UserError
-from imlenet_jax.evaluation.attention import attention_maps
 from imlenet_jax.evaluation.bootstrap import bootstrap, percentile_interval
-from imlenet_jax.evaluation.saliency import baseline, batches, gradient_times_input, integrated_gradients
+from imlenet_jax.explanation.attention import attention_maps
+from imlenet_jax.explanation.saliency import baseline, batches, gradient_times_input, integrated_gradients
 from imlenet_jax.models import init_variables
 
 Array = NDArray[np.float64]

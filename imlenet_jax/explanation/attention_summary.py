@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from imlenet_jax.evaluation.attention import Attention
 from imlenet_jax.evaluation.bootstrap import bootstrap, percentile_interval
+from imlenet_jax.explanation.attention import Attention
 
 Array = NDArray[np.float64]
 

@@ -11,11 +11,13 @@ import pytest
 
 import experiments.test
 import experiments.train
+from imlenet_jax.checkpoints.description import Meta
+from imlenet_jax.checkpoints.reading import read_meta
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.errors import UserError
 from imlenet_jax.models import create_model, init_variables, make_config
-from imlenet_jax.training.checkpoint import Checkpoints, Meta, read_meta
-from imlenet_jax.training.precision import precision, set_precision
+from imlenet_jax.runtime.precision import precision, set_precision
+from imlenet_jax.training.saving import Checkpoints
 from tests.conftest import TINY
 
 LEADS = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]

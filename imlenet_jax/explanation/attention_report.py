@@ -2,15 +2,14 @@
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from imlenet_jax.evaluation.attention import LIMITS
-from imlenet_jax.evaluation.explanation import PURPOSE
+from imlenet_jax.explanation.attention import LIMITS
+from imlenet_jax.explanation.explain import PURPOSE
 
 STYLE = """
 :root { color-scheme: light }
@@ -48,13 +47,6 @@ def draw_means(frame: pd.DataFrame, title: str, axis: str) -> Figure:
     figure.supxlabel(axis, fontsize=9)
     figure.supylabel("mean weight, 95 % interval; dotted: even", fontsize=9)
     return figure
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file's bytes; equal figures give equal bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def page(

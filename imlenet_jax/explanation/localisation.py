@@ -16,7 +16,7 @@ from imlenet_jax.data.heart import healthy
 from imlenet_jax.data.pathology import ANTEROSEPTAL, ASMI, IMI, INFERIOR, diseased
 from imlenet_jax.data.ptbxl import MAX_TRUTH_BYTES
 from imlenet_jax.errors import UserError
-from imlenet_jax.evaluation.faithfulness import difference_interval, mean_interval
+from imlenet_jax.explanation.faithfulness import difference_interval, mean_interval
 from imlenet_jax.files import read_json
 
 Array = NDArray[np.float64]

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from imlenet_jax.evaluation.attention import Attention, combine
-from imlenet_jax.evaluation.attention_summary import as_json, entropy, mean_weights, per_record, weights_of
+from imlenet_jax.explanation.attention import Attention, combine
+from imlenet_jax.explanation.attention_summary import as_json, entropy, mean_weights, per_record, weights_of
 
 LABELS = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 0]])
 WEIGHTS = np.array([[0.5, 0.5], [0.7, 0.3], [0.2, 0.8], [0.0, 1.0]])

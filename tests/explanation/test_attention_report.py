@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from imlenet_jax.evaluation.attention_report import draw_means, page, png
-from imlenet_jax.evaluation.attention_summary import Weights, mean_weights, per_record
+from imlenet_jax.evaluation.diagrams import png
+from imlenet_jax.explanation.attention_report import draw_means, page
+from imlenet_jax.explanation.attention_summary import Weights, mean_weights, per_record
 
 
 def test_classes_without_records_have_no_panel():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from imlenet_jax.evaluation import saliency
+from imlenet_jax.explanation import saliency
 from imlenet_jax.models import create_model, init_variables
 
 METHODS = (saliency.gradient_times_input, partial(saliency.integrated_gradients, steps=4))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
 
-from imlenet_jax.evaluation.figures import COLOUR_MAP, LEFT, STEPS, _steps, draw, even_shares, write_figures
+from imlenet_jax.explanation.figures import COLOUR_MAP, LEFT, STEPS, _steps, draw, even_shares, write_figures
 
 
 def texts(figure) -> list[str]:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from imlenet_jax.data.ecg import ECG
 from imlenet_jax.errors import DataWarning
-from imlenet_jax.evaluation.attention import Attention, attention_maps
 from imlenet_jax.evaluation.metrics import most_probable
+from imlenet_jax.explanation.attention import Attention, attention_maps
 
 if TYPE_CHECKING:
     from imlenet_jax.classifier import Classifier

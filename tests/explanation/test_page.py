@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from imlenet_jax.evaluation.explanation import Sets
-from imlenet_jax.evaluation.page import json_for_script, write_page
+from imlenet_jax.explanation.explain import Sets
+from imlenet_jax.explanation.page import json_for_script, write_page
 from tests.browser import CHROMIUM, Browser
 
 HOSTILE = "</script><b>x</b><!--<script>alert(1)</script> {{title}} {{data}} & \"'\u2028"

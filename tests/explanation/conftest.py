@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from imlenet_jax.evaluation.attention import Attention, combine
-from imlenet_jax.evaluation.explanation import Explanation
+from imlenet_jax.explanation.attention import Attention, combine
+from imlenet_jax.explanation.explain import Explanation
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 CLASSES = ("CD", "HYP", "MI", "NORM", "STTC")

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.classifier import Classifier
 from imlenet_jax.errors import UserError
-from imlenet_jax.evaluation.attention import Attention, attention_maps, centres, combine, on_samples
+from imlenet_jax.explanation.attention import Attention, attention_maps, centres, combine, on_samples
 from imlenet_jax.models import create_model, init_variables, make_config
-from imlenet_jax.training.checkpoint import Meta
 from tests.conftest import TINY
 
 LEADS = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from imlenet_jax.evaluation.attention import LIMITS, Attention
-from imlenet_jax.evaluation.explanation import COLOURS, PURPOSE, Explanation
+from imlenet_jax.explanation.attention import LIMITS, Attention
+from imlenet_jax.explanation.explain import COLOURS, PURPOSE, Explanation
 from imlenet_jax.files import write_atomically
 
 MM_PER_SECOND, MM_PER_MV = 25.0, 10.0

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imlenet_jax.evaluation.attention import LIMITS, Attention, centres, on_samples
-from imlenet_jax.evaluation.explanation import COLOURS, PURPOSE, Explanation
+from imlenet_jax.explanation.attention import LIMITS, Attention, centres, on_samples
+from imlenet_jax.explanation.explain import COLOURS, PURPOSE, Explanation
 from imlenet_jax.files import write_atomically
 
 

@@ -7,7 +7,7 @@ import sys
 import jax
 import pytest
 
-import imlenet_jax.training.start as start
+import imlenet_jax.runtime.start as start
 from experiments.cli import Parser, execute
 from imlenet_jax.errors import UserError
 from imlenet_jax.training.parallel import print_devices

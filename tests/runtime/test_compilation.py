@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.cli import cache_place
-from imlenet_jax.training import compilation
-from imlenet_jax.training.compilation import CacheWarning, Entries, use_cache, user_folder
+from imlenet_jax.runtime import compilation
+from imlenet_jax.runtime.compilation import CacheWarning, Entries, use_cache, user_folder
 
 X = jnp.arange(8.0)
 

@@ -9,10 +9,11 @@ import pytest
 from jax.tree_util import Partial
 from scipy.stats import spearmanr
 
+from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.classifier import Classifier
 from imlenet_jax.errors import UserError
-from imlenet_jax.evaluation import faithfulness
-from imlenet_jax.evaluation.faithfulness import (
+from imlenet_jax.explanation import faithfulness
+from imlenet_jax.explanation.faithfulness import (
     area,
     cascade,
     curves,
@@ -22,9 +23,8 @@ from imlenet_jax.evaluation.faithfulness import (
     part_scores,
     rank_correlation,
 )
-from imlenet_jax.evaluation.saliency import baseline, class_logits, gradient_times_input
+from imlenet_jax.explanation.saliency import baseline, class_logits, gradient_times_input
 from imlenet_jax.models import abstract_variables, create_model, make_config
-from imlenet_jax.training.checkpoint import Meta
 from tests.conftest import TINY
 
 LEADS, LENGTH = 4, 30

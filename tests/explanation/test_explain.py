@@ -11,7 +11,7 @@ import pytest
 from imlenet_jax.data.ecg import ECG
 from imlenet_jax.data.ptbxl import LEADS
 from imlenet_jax.data.tasks import Task
-from imlenet_jax.evaluation.explanation import PURPOSE, Explanation, Sets, explain
+from imlenet_jax.explanation.explain import PURPOSE, Explanation, Sets, explain
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""JAX as this machine has it: devices, precision, compiled programs that are kept, memory."""
