@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 
 from experiments.cli import Parser, execute, number, positive_float
+from imlenet_jax.checkpoints.card import write_card
 from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.data.ptbxl import LEADS, SUPERCLASSES
 from imlenet_jax.errors import UserError
@@ -48,6 +49,7 @@ def run(args) -> None:
     )
     with Checkpoints(args.out) as checkpoints:
         checkpoints.save(meta, variables=imported.variables)
+    write_card(args.out, meta)
     print(f"{len(imported.targets)} arrays of {args.weights} converted to {args.out}")
 
 

@@ -58,9 +58,7 @@ class Tested:
         """Which network and which records, in JSON types."""
         meta, split = self.meta, self.split
         return {
-            "model": meta.model,
-            "task": meta.task,
-            "epoch": meta.epoch,
+            **_weights(meta),
             "split": self.which,
             "folds": list(split.folds),
             "records": len(split),
@@ -138,7 +136,7 @@ def write_sets(tested: Tested, files: Files, coverage: float) -> NDArray:
     print(f"\n{format_sets(found)}")
     limits = thresholds_of(found, meta.classes)
     calibrated_on = {"folds": list(validation.folds), "records": len(validation)}
-    files.write("sets", "sets.json", tested.about | _weights(meta) | {"calibrated_on": calibrated_on, "sets": found})
+    files.write("sets", "sets.json", tested.about | {"calibrated_on": calibrated_on, "sets": found})
     frame = sets_frame(split.ecg_id, split.labels, probabilities, limits, meta.classes, _names(split))
     files.write("per record", "sets.csv", frame)
     return limits
@@ -168,6 +166,19 @@ def read_sets(path: Path, meta: Meta) -> Sets:
             f"({meta.model}, epoch {meta.epoch}): {redo}"
         )
     return Sets(asked, tuple(None if np.isnan(limit) else float(limit) for limit in limits))
+
+
+def read_tests(log_dir: Path, name: str, meta: Meta) -> dict[str, Any]:
+    """What tests of this network on its test folds have left in `log_dir`: `logs`, `groups`, `sets`, as far as there are."""
+    found = {}
+    for kind in ("logs", "groups", "sets"):
+        try:
+            content = read_json(log_dir / f"{name}_test_{kind}.json")
+            if {key: content[key] for key in _weights(meta)} == _weights(meta):
+                found[kind] = content
+        except (OSError, ValueError, LookupError, TypeError):
+            pass  # not there, or not of this network
+    return found
 
 
 def _names(split: Split) -> NDArray | None:

@@ -22,7 +22,7 @@ from experiments.cli import (
     execute,
     run_name,
 )
-from experiments.results import Files, Tested, write_groups, write_metrics, write_sets
+from experiments.results import Files, Tested, read_tests, write_groups, write_metrics, write_sets
 from experiments.task import (
     LEAKS,
     REFERENCE,
@@ -33,6 +33,7 @@ from experiments.task import (
     suffix,
     task_of,
 )
+from imlenet_jax.checkpoints.card import write_card
 from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.checkpoints.reading import load_variables
 from imlenet_jax.data.groups import columns_of
@@ -144,6 +145,8 @@ def test_one(args: argparse.Namespace, name: str, devices: Devices) -> dict[str,
     sets = write_sets(tested, files, args.coverage) if args.coverage else None
     if groups:
         write_groups(tested, files, groups, sets)
+    if args.split == "test":
+        write_card(args.checkpoint_dir / name, meta, read_tests(args.log_dir, name, meta))
     print(files)
     return report
 

@@ -45,7 +45,9 @@ from experiments.task import (
     suffix,
     task_of,
 )
+from imlenet_jax.checkpoints.card import write_card
 from imlenet_jax.checkpoints.description import SCORE, Meta
+from imlenet_jax.checkpoints.reading import read_meta
 from imlenet_jax.data.loader import Split, check_batchsize
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
@@ -225,6 +227,7 @@ def train_one(
             raise UserError(_explain(error, args.log_dir, name, train)) from error
     if log:
         print(f"best: epoch {best['epoch']}, validation macro AUC {best[SCORE]:.4f}")
+        write_card(folder, read_meta(folder)[1])
         print(f"checkpoints: {folder}   logs: {log.path}")
 
 

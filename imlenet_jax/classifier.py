@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.export
 import numpy as np
 
 from imlenet_jax.checkpoints.description import Meta
+from imlenet_jax.checkpoints.exported import by_name, read_exported
 from imlenet_jax.checkpoints.reading import load_variables
 from imlenet_jax.data.plausibility import typical_deflection, wrong_unit
 from imlenet_jax.data.ptbxl import LEADS
@@ -30,10 +32,10 @@ def load(
     precision: str | None = None,
     compilation_cache: str | Path | bool | None = None,
 ) -> "Classifier":
-    """Load a trained network from a checkpoint folder, such as `checkpoints/imle_net`.
+    """Load a trained network from a checkpoint folder, such as `checkpoints/imle_net`, or from an exported file.
 
     Args:
-        path: the folder.
+        path: the folder, or a `.stablehlo` or `.safetensors` file of `experiments.export`.
         which: `best` (by validation macro AUC) or `latest`.
         precision: of multiplications, `default` or `highest`; what it was trained with unless given.
         compilation_cache: a folder where what this process compiles from now on is kept for the next; False for none;
@@ -42,12 +44,40 @@ def load(
     Raises:
         UserError: there is no checkpoint, it is damaged, or of another format; there is no such precision; or JAX does not
             start.
+
+    Warns:
+        DataWarning: the program in a file cannot run here. Its weights can.
     """
     if precision not in (None, *PRECISIONS):
         raise UserError(f"precision is {precision!r}: choose one of {', '.join(PRECISIONS)}")
     devices()
     use_cache(compilation_cache)
+    if Path(path).is_file():
+        found = read_exported(Path(path))
+        classifier = Classifier(found.meta, jax.device_put(found.variables), precision)
+        return classifier if found.program is None else _with_program(classifier, found.program, path)
     return Classifier(*load_variables(Path(path), which), precision)
+
+
+def _with_program(classifier: "Classifier", program: bytes, path: str | Path) -> "Classifier":
+    """Let the exported program give the answers, if it can run here."""
+    try:
+        exported = jax.export.deserialize(bytearray(program))
+        if jax.default_backend() not in exported.platforms:
+            raise ValueError(f"it is for {', '.join(exported.platforms)}")
+    except Exception as error:  # whatever a jax of another year makes of it
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        message = (
+            f"the program in {path} cannot run here ({reason[:200]}): its weights are used with the network of today"
+        )
+        warnings.warn(message, DataWarning, stacklevel=3)
+        return classifier
+
+    def apply(variables: Any, millivolts: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        outputs = dict(exported.call(by_name(variables), millivolts))
+        return outputs.pop("probabilities"), outputs
+
+    return classifier.with_program(jax.jit(apply))
 
 
 class Classifier:
@@ -66,7 +96,8 @@ class Classifier:
         self.network: Any = create_model(meta.model, meta.network_config)
         self.precision = precision or meta.precision
         squash = jax.nn.softmax if self.task.exclusive else jax.nn.sigmoid
-        self._apply: Callable[..., Any] = jax.jit(partial(_apply, self.network, squash, meta.scaling, self.precision))
+        self._outputs = partial(_apply, self.network, squash, meta.scaling, self.precision)
+        self._apply: Callable[..., Any] = jax.jit(self._outputs)
         self._logits = partial(_logits, self.network, meta.scaling, self.precision)
 
     @property
@@ -91,6 +122,17 @@ class Classifier:
         The weights are arguments of what is compiled, not constants in it.
         """
         return jax.tree_util.Partial(self._logits, self.variables)
+
+    @property
+    def outputs(self) -> Callable[..., Any]:
+        """Weights, and ECGs in mV `(n, time, leads)`, to probabilities `(n, classes)` and a dict of the attention."""
+        return self._outputs
+
+    def with_program(self, apply: Callable[..., Any]) -> "Classifier":
+        """The same network, whose answers another program gives; it takes what `outputs` takes."""
+        other = copy.copy(self)
+        other._apply = apply
+        return other
 
     def with_variables(self, variables: dict[str, Any]) -> "Classifier":
         """The same network with other weights, which shares what was compiled."""

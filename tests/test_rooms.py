@@ -16,7 +16,7 @@ ROOMS = (
     ("interop", "checkpoints"),
     ("evaluation",),
     ("classifier",),
-    ("explanation", "training"),
+    ("explanation", "training", "export"),
 )
 PACKAGE = Path(imlenet_jax.__file__).parent
 PLACES = {name: place for place, names in enumerate(ROOMS) for name in names}

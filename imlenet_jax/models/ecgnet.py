@@ -14,6 +14,7 @@ from imlenet_jax.models.layers import (
     Dropout,
     Dtype,
     max_pool,
+    mean_pool,
     single,
     symmetric_uniform,
     torch_uniform,
@@ -84,7 +85,7 @@ class ECGNet(nn.Module):
             )
             y = block(y, train)
         y = nn.relu(norm(name="bn2")(y, train))
-        y = nn.avg_pool(single(y), window_shape=(config.pool_size,), strides=(config.pool_size,), padding=[(2, 2)])
+        y = mean_pool(single(y), config.pool_size, padding=2)
         if y.size == 0:
             raise ValueError("the pools leave no position")
         y = jnp.swapaxes(y, 1, 2).reshape(y.shape[0], -1)  # torch flattens (channel, time)

@@ -255,12 +255,23 @@ def max_pool(
     """
     if isinstance(padding, str) and stride in (None, size):
         compare = partial(_block_max, size=size, fill=padding == "SAME")
+        pool = partial(_windows_max, size=size, stride=size, padding=padding)
         if summed:
-            return compare(x)
-        pool = partial(nn.max_pool, window_shape=(size,), strides=(size,), padding=padding)
-        return by_platform(x, tpu=pool, default=compare)
-    pads = padding if isinstance(padding, str) else [padding]
-    return nn.max_pool(x, window_shape=(size,), strides=(stride or size,), padding=pads)
+            return by_platform(x, portable=pool, default=compare)
+        return by_platform(x, tpu=pool, portable=pool, default=compare)
+    return _windows_max(x, size, stride or size, padding if isinstance(padding, str) else ((0, 0), padding, (0, 0)))
+
+
+def _windows_max(x: jax.Array, size: int, stride: int, padding: Any) -> jax.Array:
+    found: jax.Array = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, size, 1), (1, stride, 1), padding)
+    return found
+
+
+def mean_pool(x: jax.Array, size: int, padding: int) -> jax.Array:
+    """Mean over `size` positions of `(n, positions, features)`, padded with zeros that count; the stride is `size`."""
+    window, pads = (1, size, 1), ((0, 0), (padding, padding), (0, 0))
+    total: jax.Array = jax.lax.reduce_window(x, 0.0, jax.lax.add, window, window, pads)
+    return total / size
 
 
 def _block_max(x: jax.Array, size: int, fill: bool) -> jax.Array:

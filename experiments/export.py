@@ -1,0 +1,88 @@
+"""Write a trained network as a file for other programs, and check that it says the same.
+
+python -m experiments.export --model imle_net --format onnx --out imle_net.onnx
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.cli import CHECKPOINTS, LOGS, Parser, add_cache_flag, boolean, execute, folds, run_name
+from experiments.results import read_tests
+from experiments.task import check_kind, check_shape, check_task_flags, suffix
+from imlenet_jax.classifier import Classifier, load
+from imlenet_jax.data.open import open_dataset
+from imlenet_jax.data.tasks import SUB, SUPERCLASS
+from imlenet_jax.errors import UserError
+from imlenet_jax.export.files import FORMATS, describe
+from imlenet_jax.export.verify import BATCHES, synthetic_ecgs
+from imlenet_jax.files import write_atomically
+from imlenet_jax.models import MODELS, entry
+from imlenet_jax.training.parallel import print_devices
+
+
+def main() -> None:
+    """Parse the flags and run."""
+    parser = Parser(prog="python -m experiments.export", description="A trained network as a file, checked.")
+    parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
+    parser.add_argument("--task", help="what the network was trained for, where its folder is named after that")
+    parser.add_argument("--sub", type=boolean, default=False, help="export the network for the sub-diagnosis of MI")
+    parser.add_argument("--checkpoint_dir", type=Path, default=CHECKPOINTS, help="<model>/ lies below it")
+    parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint")
+    parser.add_argument(
+        "--log_dir", type=Path, default=LOGS, help="what experiments.test has found is taken from there"
+    )
+    parser.add_argument("--format", choices=FORMATS, required=True, help="onnx needs the extra imlenet_jax[onnx]")
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument("--data_dir", help="records to check the file on; synthetic ones unless given")
+    parser.add_argument("--test_folds", type=folds, default=(10,), help="folds of --data_dir to take them from")
+    add_cache_flag(parser)
+    execute(parser, run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export."""
+    entry(args.model)
+    check_task_flags(args)
+    if args.out.is_dir():
+        raise UserError(f"--out {args.out} is a folder: name a file in it")
+    print_devices()
+    name = run_name(args.model, asked=suffix(args))
+    classifier = load(args.checkpoint_dir / name, args.which, compilation_cache=args.compilation_cache)
+    check_kind(classifier.meta, args.model, SUB.name if args.sub else args.task or SUPERCLASS)
+    ecgs = real_ecgs(args, classifier) if args.data_dir else synthetic_ecgs(classifier)
+    kind = (
+        f"records of fold {', '.join(map(str, args.test_folds))} of {args.data_dir}"
+        if args.data_dir
+        else "synthetic records"
+    )
+    tests = read_tests(args.log_dir, name, classifier.meta)
+
+    start = time.monotonic()
+    about = describe(classifier, tests) | {"checked_on": kind}
+    content, checked = FORMATS[args.format](classifier, about, ecgs)
+    write_atomically(args.out, content)
+    print(f"checked on {len(ecgs)} {kind}, in batches of {', '.join(map(str, BATCHES))}; largest differences:")
+    for output, difference in checked["largest_difference"].items():
+        print(f"  {output:13}  {difference:.1e}")
+    print(f"found of its tests in {args.log_dir}: {', '.join(tests) or 'none'}")
+    print(f"{args.out}: {len(content) / 2**20:,.1f} MiB in {time.monotonic() - start:.0f} s")
+
+
+def real_ecgs(args: argparse.Namespace, classifier: Classifier) -> NDArray[np.float32]:
+    """The first records of the test folds, in mV, one after the other until there are enough."""
+    dataset = open_dataset(args.data_dir, classifier.sampling_rate)
+    check_shape(classifier.meta, dataset)
+    rows = np.flatnonzero(np.isin(dataset.fold, args.test_folds))
+    if not len(rows):
+        raise UserError(
+            f"{dataset.path} has no records in fold {', '.join(map(str, args.test_folds))}: change --test_folds"
+        )
+    return dataset.millivolts(np.resize(rows, max(BATCHES))).astype(np.float32)
+
+
+if __name__ == "__main__":
+    main()
