@@ -40,8 +40,8 @@ from imlenet_jax.training.parallel import print_devices
 CHUNK = 256  # records whose maps are held at once: 25 MB
 
 
-def main() -> None:
-    """Parse the flags and run."""
+def make_parser() -> Parser:
+    """The flags."""
     parser = Parser(prog="python -m experiments.attention", description="The attention of imle_net over a split.")
     parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}; only imle_net has attention")
     add_data_flags(parser)
@@ -52,7 +52,12 @@ def main() -> None:
     parser.add_argument(
         "--examples", type=positive_int, default=3, help="sharpest and flattest records to draw, of each"
     )
-    execute(parser, run)
+    return parser
+
+
+def main() -> None:
+    """Parse the flags and run."""
+    execute(make_parser(), run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -38,6 +38,7 @@ ADVICE = {
     errno.EIO: "the disk fails to read or write it: choose another one",
 }
 
+AS_COMMAND = "IMLENET_COMMAND"  # is set in the environment where a command was called as `imlenet <name>`
 CHECKPOINTS, LOGS = Path("checkpoints"), Path("logs")
 
 
@@ -45,6 +46,8 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one sentence and that accepts no abbreviated flags."""
 
     def __init__(self, **kwargs):
+        if AS_COMMAND in os.environ:
+            kwargs["prog"] = kwargs["prog"].replace("python -m experiments.", "imlenet ")
         super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
 
     def error(self, message: str) -> NoReturn:

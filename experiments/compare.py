@@ -12,8 +12,8 @@ from imlenet_jax.evaluation.diagrams import draw_comparison, png
 from imlenet_jax.files import write_atomically, write_json
 
 
-def main() -> None:
-    """Parse the flags and run."""
+def make_parser() -> Parser:
+    """The flags."""
     parser = Parser(prog="python -m experiments.compare", description="Paired bootstrap of tested networks.")
     parser.add_argument(
         "networks",
@@ -26,7 +26,12 @@ def main() -> None:
     parser.add_argument("--resamples", type=positive_int, default=2000, help="of the bootstrap")
     parser.add_argument("--seed", type=seed, default=0, help="of the bootstrap")
     parser.add_argument("--out", type=Path, default=Path("results/comparison"), help="folder for table and figure")
-    execute(parser, run)
+    return parser
+
+
+def main() -> None:
+    """Parse the flags and run."""
+    execute(make_parser(), run)
 
 
 def run(args: argparse.Namespace) -> None:

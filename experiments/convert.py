@@ -20,15 +20,20 @@ from imlenet_jax.training.saving import Checkpoints
 SHIPPED_MEAN, SHIPPED_STD = -0.000825140242832062, 0.23221818381812617
 
 
-def main() -> None:
-    """Parse the flags and run."""
+def make_parser() -> Parser:
+    """The flags."""
     parser = Parser(prog="python -m experiments.convert", description="Original weights to a checkpoint.")
     parser.add_argument("--model", required=True, help=f"one of {', '.join(MODELS)}")
     parser.add_argument("--weights", type=Path, required=True, help="keras .h5, torch .pt, or .npz by state-dict name")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write; must not hold any yet")
     parser.add_argument("--scaler_mean", type=number, default=SHIPPED_MEAN, help="mean of the training signals, mV")
     parser.add_argument("--scaler_std", type=positive_float, default=SHIPPED_STD, help="their standard deviation, mV")
-    execute(parser, run)
+    return parser
+
+
+def main() -> None:
+    """Parse the flags and run."""
+    execute(make_parser(), run)
 
 
 def run(args) -> None:

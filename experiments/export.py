@@ -24,8 +24,8 @@ from imlenet_jax.models import MODELS, entry
 from imlenet_jax.training.parallel import print_devices
 
 
-def main() -> None:
-    """Parse the flags and run."""
+def make_parser() -> Parser:
+    """The flags."""
     parser = Parser(prog="python -m experiments.export", description="A trained network as a file, checked.")
     parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
     parser.add_argument("--task", help="what the network was trained for, where its folder is named after that")
@@ -40,7 +40,12 @@ def main() -> None:
     parser.add_argument("--data_dir", help="records to check the file on; synthetic ones unless given")
     parser.add_argument("--test_folds", type=folds, default=(10,), help="folds of --data_dir to take them from")
     add_cache_flag(parser)
-    execute(parser, run)
+    return parser
+
+
+def main() -> None:
+    """Parse the flags and run."""
+    execute(make_parser(), run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -16,8 +16,8 @@ from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_atomically
 
 
-def main() -> None:
-    """Parse the flags and run."""
+def make_parser() -> Parser:
+    """The flags."""
     parser = Parser(prog="python -m experiments.index", description="A records.csv for recordings without one.")
     parser.add_argument("folder", type=Path, help="with the recordings, at any depth")
     parser.add_argument(
@@ -28,7 +28,12 @@ def main() -> None:
     parser.add_argument("--leads", type=names, help="folders: columns of .csv and .npy files, as I,II,V1")
     parser.add_argument("--unit", choices=("mV", "uV", "V"), help="folders: of .csv and .npy files")
     parser.add_argument("--out", type=Path, help="the table; records.csv in the folder by default")
-    execute(parser, run)
+    return parser
+
+
+def main() -> None:
+    """Parse the flags and run."""
+    execute(make_parser(), run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -44,8 +44,8 @@ from imlenet_jax.training.parallel import print_devices
 REPORT, PAGE, PREDICTIONS = "explanation.json", "channel_visualization.html", "predictions.csv"
 
 
-def main() -> None:
-    """Parse the flags and run."""
+def make_parser() -> Parser:
+    """The flags."""
     parser = Parser(prog="python -m experiments.inference", description=f"Predict and explain ECGs. {PURPOSE}")
     parser.add_argument(
         "--dir",
@@ -78,7 +78,12 @@ def main() -> None:
     )
     add_precision_flag(parser)
     add_cache_flag(parser)
-    execute(parser, run)
+    return parser
+
+
+def main() -> None:
+    """Parse the flags and run."""
+    execute(make_parser(), run)
 
 
 def run(args: argparse.Namespace) -> None:

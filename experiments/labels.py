@@ -29,8 +29,8 @@ from imlenet_jax.files import write_atomically
 SPLITS = ("train", "val", "test")
 
 
-def main() -> None:
-    """Parse the flags and run."""
+def make_parser() -> Parser:
+    """The flags."""
     parser = Parser(prog="python -m experiments.labels", description="Audit the labels of a data set.")
     parser.add_argument(
         "--data_dir",
@@ -46,7 +46,12 @@ def main() -> None:
         "--allow_missing", type=boolean, default=False, help="go on without records whose files are missing"
     )
     parser.add_argument("--out", type=Path, default=Path("results/labels"), help="<task>/ is made below it")
-    execute(parser, run)
+    return parser
+
+
+def main() -> None:
+    """Parse the flags and run."""
+    execute(make_parser(), run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -27,8 +27,8 @@ OWN_RATES = (50, 1000)  # Hz that own recordings can be brought to
 SPLITS = {"1-8": range(1, 9), "9": (9,), "10": (10,)}
 
 
-def main() -> None:
-    """Parse the flags and run."""
+def make_parser() -> Parser:
+    """The flags."""
     parser = Parser(
         prog="python -m experiments.prepare", description="PTB-XL, or your own recordings, to int16 shards."
     )
@@ -49,7 +49,12 @@ def main() -> None:
     own.add_argument("--leads", type=names, default=LEADS, help="of each record, in this order")
     own.add_argument("--lead_map", type=lead_map, default={}, help="names to take for a standard lead, as MLII=II")
     own.add_argument("--short", choices=SHORT, default=SHORT[0], help="recordings of less than --seconds")
-    execute(parser, run)
+    return parser
+
+
+def main() -> None:
+    """Parse the flags and run."""
+    execute(make_parser(), run)
 
 
 def run(args: argparse.Namespace) -> None:

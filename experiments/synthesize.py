@@ -10,13 +10,18 @@ from experiments.cli import Parser, execute, positive_int, seed
 from imlenet_jax.data.synthetic import is_finished, write_dataset
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Parse the flags and run."""
+def make_parser() -> Parser:
+    """The flags."""
     parser = Parser(prog="python -m experiments.synthesize", description="Synthetic ECGs in PTB-XL's layout.")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--records", type=positive_int, default=1500, help="how many recordings of 10 s")
     parser.add_argument("--seed", type=seed, default=0, help="same seed, same bytes")
-    execute(parser, run, argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the flags and run."""
+    execute(make_parser(), run, argv)
 
 
 def run(args: argparse.Namespace) -> None:

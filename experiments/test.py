@@ -51,8 +51,8 @@ from imlenet_jax.training.parallel import Devices, print_devices
 from imlenet_jax.training.seen import seen_records
 
 
-def main() -> None:
-    """Parse the flags and run."""
+def make_parser() -> Parser:
+    """The flags."""
     parser = Parser(prog="python -m experiments.test", description="Test a trained network.")
     parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
     add_data_flags(parser)
@@ -83,7 +83,12 @@ def main() -> None:
         metavar="COLUMN",
         help="add metrics in groups of records: sex age device site ...",
     )
-    execute(parser, run)
+    return parser
+
+
+def main() -> None:
+    """Parse the flags and run."""
+    execute(make_parser(), run)
 
 
 def run(args: argparse.Namespace) -> None:

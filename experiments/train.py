@@ -76,8 +76,8 @@ from imlenet_jax.training.stopping import NotFinite, Stopped, Watch
 SCALER_FOLDS = tuple(range(1, 9))  # those that `prepare` computed the stored scaler from
 
 
-def main() -> None:
-    """Parse the flags and run."""
+def make_parser() -> Parser:
+    """The flags."""
     parser = Parser(prog="python -m experiments.train", description="Train a network on PTB-XL.")
     parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
     add_data_flags(parser)
@@ -108,7 +108,12 @@ def main() -> None:
     add_base_flags(parser)
     _add_resume_flags(parser)
     _add_machine_flags(parser)
-    execute(parser, run)
+    return parser
+
+
+def main() -> None:
+    """Parse the flags and run."""
+    execute(make_parser(), run)
 
 
 def _add_resume_flags(parser: Parser) -> None:
