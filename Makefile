@@ -13,7 +13,7 @@ venv: $(VENV)/.complete
 
 $(VENV)/.complete: setup.cfg setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,onnx]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,onnx,formats]'
 	touch $@
 
 demo: venv

@@ -54,9 +54,11 @@ from imlenet_jax.data.shards import Dataset
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.evaluation.metrics import macro_auc_present
 from imlenet_jax.files import exclusive, move_aside, write_json
-from imlenet_jax.models import MODELS, entry, make_config
+from imlenet_jax.models import MODELS, entry
 from imlenet_jax.runtime.compilation import use_cache
 from imlenet_jax.runtime.precision import set_precision
+from imlenet_jax.training.api import TRAIN_FOLDS
+from imlenet_jax.training.api import describe as describe_run
 from imlenet_jax.training.logs import RunLog, is_complete, run_files
 from imlenet_jax.training.loop import DTYPES, Recipe, fit
 from imlenet_jax.training.parallel import (
@@ -70,10 +72,7 @@ from imlenet_jax.training.parallel import (
 )
 from imlenet_jax.training.resume import Start, command_to_continue, find_start
 from imlenet_jax.training.saving import Checkpoints
-from imlenet_jax.training.seen import seen
 from imlenet_jax.training.stopping import NotFinite, Stopped, Watch
-
-SCALER_FOLDS = tuple(range(1, 9))  # those that `prepare` computed the stored scaler from
 
 
 def make_parser() -> Parser:
@@ -82,7 +81,7 @@ def make_parser() -> Parser:
     parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
     add_data_flags(parser)
     add_run_flags(parser)
-    parser.add_argument("--train_folds", type=folds, default=SCALER_FOLDS, help="folds that are trained on")
+    parser.add_argument("--train_folds", type=folds, default=TRAIN_FOLDS, help="folds that are trained on")
     parser.add_argument("--epochs", type=positive_int, default=Recipe.epochs, help="passes over the training records")
     parser.add_argument("--lr", type=positive_float, default=Recipe.lr, help="Adam's learning rate")
     parser.add_argument(
@@ -306,30 +305,17 @@ def check(args: argparse.Namespace, train: Split, validation: Split, devices: De
 def describe(args: argparse.Namespace, dataset: Dataset, train: Split, base: Meta | None = None) -> Meta:
     """What the run's checkpoints say of themselves; `base` is the network that training starts from."""
     task = task_of(args, dataset)
-    sizes = {"leads": len(dataset.leads), "length": dataset.length, "classes": len(task.classes)}
-    usual = args.train_folds == SCALER_FOLDS and args.min_likelihood is None and task.name == dataset.task().name
+    usual = args.train_folds == TRAIN_FOLDS and args.min_likelihood is None and task.name == dataset.task().name
     if base and not args.sub:  # it sees mV as it was trained to; the reference's sub-diagnosis scales anew
-        mean, std = base.scaler["mean"], base.scaler["std"]
+        scaler = base.scaler["mean"], base.scaler["std"]
     else:
-        mean, std = dataset.scaler if usual else dataset.fit_scaler(train.rows)
+        scaler = dataset.scaler if usual else dataset.fit_scaler(train.rows)
     flags = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     if base:
         known = {"epoch": base.epoch, "data_fingerprint": base.data_fingerprint, "records": base.records}
         started_from = {**base.training, **known}
         flags |= {"started_from": started_from}
-    constants = base.config if base else args.config
-    return Meta(
-        model=args.model,
-        config=dataclasses.asdict(make_config(args.model, constants | sizes)),
-        classes=list(task.classes),
-        leads=list(dataset.leads),
-        sampling_rate=dataset.sampling_rate,
-        scaler={"mean": mean, "std": std},
-        data_fingerprint=dataset.fingerprint,
-        training=flags,
-        records=seen(train),
-        task=task.name,
-    )
+    return describe_run(args.model, dataset, task, train, scaler, flags, base.config if base else args.config)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def folder_rows(folder: Path, table: TableFormat) -> list[Row]:
     for place in classes:
         for file in find_records([place]):
             record = file.relative_to(folder)
-            name = record.as_posix() if is_table(file) else record.with_suffix("").as_posix()
+            name = (record.with_suffix("") if file.suffix == ".hea" else record).as_posix()
             rows.append(Row(name, (place.name,), format=table if is_table(file) else TableFormat()))
     return rows
 

@@ -1,4 +1,4 @@
-"""Recordings as they lie on disk, in whatever leads, units and rate: WFDB records, `.csv` and `.npy` files."""
+"""Recordings as they lie on disk, in whatever leads, units and rate: WFDB records, `.csv`, `.npy` and files of ECG machines."""
 
 import csv
 import gzip
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
+from imlenet_jax.data.clinical import SUFFIXES, read_clinical
 from imlenet_jax.data.headers import GAIN, Signal, WfdbHeader, parse_wfdb
 from imlenet_jax.data.leads import unit_of
 from imlenet_jax.data.records import (
@@ -29,6 +30,7 @@ MAX_CSV_BYTES = 2**30
 MAX_ROW = 2**16  # characters in the first row of a .csv
 SAMPLING_RATES = (50, 50_000)  # Hz: less holds no QRS complex, more no ECG has
 TABLES = (".csv", ".npy", ".csv.gz")
+WFDB = (".hea", ".dat", ".mat")
 _RESTORE = "restore the record or leave it out"
 
 
@@ -73,17 +75,25 @@ def is_table(path: Path) -> bool:
 
 
 def file_of(path: Path) -> Path:
-    """The file that a recording is read from: a table itself, of a WFDB record with or without suffix its header."""
-    if is_table(path):
+    """The file that a recording is read from: of a WFDB record with or without suffix its header, of all else itself."""
+    if is_table(path) or is_clinical(path):
         return path
-    return path.with_suffix(".hea") if path.suffix in (".hea", ".dat", ".mat") else Path(f"{path}.hea")
+    return path.with_suffix(".hea") if path.suffix in WFDB else Path(f"{path}.hea")
+
+
+def is_clinical(path: Path) -> bool:
+    """Whether this is a file, but neither a table nor of a WFDB record: what ECG machines write has any suffix."""
+    if is_table(path) or path.suffix in WFDB or not path.is_file():
+        return False
+    return path.suffix.lower() in SUFFIXES or not Path(f"{path}.hea").is_file()
 
 
 def find_records(paths: Iterable[Path]) -> list[Path]:
     """The files that `paths` mean, each once: of WFDB records the header.
 
-    A path is a WFDB record with or without suffix, a `.csv`, `.csv.gz` or `.npy` file, or a folder: of that all WFDB records
-    at any depth, or if there is none, all such files at any depth.
+    A path is a WFDB record with or without suffix, a `.csv`, `.csv.gz` or `.npy` file, one of an ECG machine, or a folder: of
+    that all WFDB records at any depth, or if there is none all `.csv` and `.npy` files, or if there is none those that ECG
+    machines write.
 
     Raises:
         UserError: there is nothing of that name, or nothing to read in the folder.
@@ -95,10 +105,15 @@ def find_records(paths: Iterable[Path]) -> list[Path]:
             files = [file]
         elif path.is_dir():
             files = sorted(path.rglob("*.hea")) or sorted(file for end in TABLES for file in path.rglob(f"*{end}"))
+            files = files or sorted(
+                file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
+            )
             if not files:
-                raise UserError(f"--dir {path}: this folder holds no .hea, .csv or .npy file")
+                raise UserError(f"--dir {path}: this folder holds no .hea, .csv, .npy file, nor one of an ECG machine")
         else:
-            raise UserError(f"--dir {path}: there is no {file}; name a WFDB record, a .csv, a .npy or a folder")
+            raise UserError(
+                f"--dir {path}: there is no {file}; name a WFDB record, another file of an ECG, or a folder"
+            )
         found |= dict.fromkeys(files)
     return list(found)
 
@@ -112,7 +127,7 @@ def read_source(path: Path, table: TableFormat | None = None) -> Source:
 
 
 def read_sources(path: Path, table: TableFormat | None = None) -> list[Source]:
-    """Read a WFDB record (with or without `.hea`), a `.csv`, `.csv.gz` or `.npy` file as it is.
+    """Read a WFDB record (with or without `.hea`), a `.csv`, `.csv.gz` or `.npy` file, or one of an ECG machine, as it is.
 
     Several recordings are only in a `.npy` of shape (n, samples, leads) or (n, leads, samples).
 
@@ -120,10 +135,13 @@ def read_sources(path: Path, table: TableFormat | None = None) -> list[Source]:
         UserError: the file is missing, damaged or too large, refers to files outside its folder, or `table` lacks
             something; the message names the file.
     """
-    path = path if is_table(path) or path.suffix == ".hea" else Path(f"{path}.hea")
+    path = path if is_table(path) or is_clinical(path) or path.suffix == ".hea" else Path(f"{path}.hea")
     if not path.is_file():
         raise UserError(f"there is no {path}")
-    sources = _read_table(path, table or TableFormat()) if is_table(path) else [_read_wfdb(path)]
+    if is_table(path):
+        sources = _read_table(path, table or TableFormat())
+    else:
+        sources = [_read_clinical(path) if is_clinical(path) else _read_wfdb(path)]
     low, high = SAMPLING_RATES
     rate = sources[0].sampling_rate
     if not low <= rate <= high:
@@ -150,6 +168,12 @@ def _read_table(path: Path, table: TableFormat) -> list[Source]:
     found = signals[None] if signals.ndim == 2 else signals
     rate = table.sampling_rate
     return [Source(path, each, rate, tuple(leads), units, notes, part) for each, part in zip(found, parts, strict=True)]
+
+
+def _read_clinical(path: Path) -> Source:
+    found = read_clinical(path)
+    units = ("mV",) * len(found.leads)
+    return Source(path, found.signal, found.sampling_rate, found.leads, units, found.notes)
 
 
 def _read_wfdb(path: Path) -> Source:

@@ -1,0 +1,62 @@
+"""Training as a function gives what the command gives."""
+
+import json
+
+import numpy as np
+import pytest
+
+import experiments.train
+import imlenet_jax
+from imlenet_jax.classifier import load
+from imlenet_jax.data.shards import open_shards
+from imlenet_jax.errors import UserError
+from imlenet_jax.training.parallel import Devices
+from tests.calls import call
+
+SMALL = {"filters": [4, 4], "lstm_units": 4, "hidden": 8}
+
+
+def test_five_lines_are_the_command(tmp_path, synthetic_shards, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = {"epochs": 2, "batchsize": 8, "seed": 3, "config": SMALL}
+    classifier = imlenet_jax.fit("mousavi", synthetic_shards, num_devices=1, **given)
+    assert [row["epoch"] for row in load("checkpoints/mousavi", "latest").meta.history] == [1, 2]
+    assert (tmp_path / "checkpoints/mousavi/card.md").read_text().startswith("# mousavi, superclass")
+    flags = ("--model", "mousavi", "--data_dir", synthetic_shards, "--epochs", 2, "--batchsize", 8, "--seed", 3)
+    flags += ("--config", json.dumps(SMALL), "--num_devices", 1)
+    assert call(monkeypatch, experiments.train, *flags, "--checkpoint_dir", "other") == 0
+    signals = open_shards(synthetic_shards).millivolts(np.arange(4))
+    expected = load("other/mousavi").predict_proba(signals)
+    np.testing.assert_array_equal(classifier.predict_proba(signals), expected)
+
+    # Each goes on with what the other has begun, and neither trains again what is finished.
+    capsys.readouterr()
+    assert call(monkeypatch, experiments.train, *flags) == 0
+    assert "already finished" in capsys.readouterr().out or (tmp_path / "logs").is_dir()
+    again = imlenet_jax.fit("mousavi", synthetic_shards, "other/mousavi", num_devices=1, **given)
+    np.testing.assert_array_equal(again.predict_proba(signals), expected)
+    with pytest.raises(UserError, match=r"--lr was 0.001, is 0.1"):
+        imlenet_jax.fit("mousavi", synthetic_shards, num_devices=1, lr=0.1, **given)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"model": "cnn"}, "--model 'cnn' is unknown"),
+        ({"val_folds": (8, 9)}, "train_folds and val_folds share fold 8"),
+        ({"epoch": 3}, r"fit\(\) has no argument 'epoch': a recipe has .*epochs"),
+        ({"task": "colour"}, "has no task 'colour'"),
+        ({"batchsize": 10**6}, "is larger than the"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, sentence, tmp_path, synthetic_shards, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(Devices()) == 8
+    with pytest.raises(UserError, match=sentence):
+        imlenet_jax.fit(**{"model": "mousavi", "data_dir": synthetic_shards, "batchsize": 8, **arguments})
+    assert not list(tmp_path.iterdir())
+
+
+def test_networks_are_listed():
+    assert imlenet_jax.list_models() == ["imle_net", "mousavi", "rajpurkar", "ecgnet", "resnet101"]
+    assert set(imlenet_jax.__all__) <= {*dir(imlenet_jax), *imlenet_jax._WHERE}
