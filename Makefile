@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 DEMO_CONFIG := {"filters": [8, 8, 16], "blocks_per_stage": 1, "lstm_units": 16}
 DEMO_FLAGS := --data_dir synthetic --model imle_net --checkpoint_dir checkpoints/demo --log_dir logs/demo
 
-.PHONY: venv demo test lint accelerators clean
+.PHONY: venv demo test lint package newest accelerators clean
 
 venv: $(VENV)/.complete
 
@@ -33,6 +33,28 @@ lint: venv
 	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
 
+# An sdist and the wheel made of it, installed in an environment of its own and used from outside the repository.
+package: venv
+	rm -rf .package && mkdir .package
+	$(RUN) -m pip install --quiet --disable-pip-version-check build
+	$(RUN) -m build --outdir .package/dist . > .package/build.log 2>&1 || { tail .package/build.log; exit 1; }
+	$(PYTHON) -m venv .package/venv
+	.package/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt .package/dist/*.whl
+	cd .package && venv/bin/imlenet --version
+	cd .package && venv/bin/imlenet synthesize --out data/synthetic --records 200
+	cd .package && venv/bin/imlenet train --data_dir data/synthetic --model mousavi --batchsize 8 --epochs 1
+	cd .package && venv/bin/imlenet test --data_dir data/synthetic --model mousavi --by sex > test.log
+	cd .package && venv/bin/imlenet inference --model mousavi --dir data/synthetic/records100/00000/00001_lr
+	cd .package && venv/bin/imlenet export --model mousavi --format stablehlo --out mousavi.stablehlo
+	ls -l .package/dist
+
+# The tests with the newest release of every dependency: make newest PYTHON=python3.13
+newest:
+	$(PYTHON) -m venv .newest
+	.newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -e '.[test]'
+	.newest/bin/python -m pip list --disable-pip-version-check > .newest/versions.txt
+	.newest/bin/python -m pytest -q -n 2
+
 # The compilers of benchmarks.compiled, some 3 GB: an environment each, since the two are not made to share one.
 accelerators:
 	for kind in cuda tpu; do \
@@ -42,4 +64,4 @@ accelerators:
 	@echo "python for --target h100 or a100: .accelerators/cuda/bin/python   for --target v5e: .accelerators/tpu/bin/python"
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .package .newest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,7 @@
 
     python -m benchmarks.runtimes [--models mousavi ecgnet] [--batchsize 1 64] [--out FILE]
 
-Three programs of the same weights take turns on the CPU: `Classifier.predict_proba` of a checkpoint, the same of the
+Three programs of the same weights take turns on the CPU, each with a call before that does not count: `Classifier.predict_proba` of a checkpoint, the same of the
 exported `.stablehlo`, and onnxruntime on the exported `.onnx`. Ratios are of onnxruntime's and the exported program's
 speed to ours. Each export was checked before.
 """
@@ -79,10 +79,11 @@ def measure(classifier: Classifier, folder: str, args: argparse.Namespace) -> li
             ONNX: lambda batch=batch: in_onnxruntime(batch),
         }
         seconds: dict[str, list[float]] = {name: [] for name in programs}
-        for _ in range(args.repeats + 1):
+        for _ in range(args.repeats):
             for name, program in programs.items():
+                program()  # compiles, and gets back the memory that the others have taken
                 seconds[name].append(timed(program))
-        spreads = {name: spread(values[1:]) for name, values in seconds.items()}  # the first compiles
+        spreads = {name: spread(values) for name, values in seconds.items()}
         ours = spreads[OURS]["median"]
         rows.append(
             {

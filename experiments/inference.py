@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from experiments.cli import (
     CHECKPOINTS,
@@ -34,7 +34,7 @@ from imlenet_jax.data.sources import TableFormat, find_records, is_table
 from imlenet_jax.data.tasks import SUB, SUPERCLASS
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.report import MANY
-from imlenet_jax.explanation.explain import PURPOSE, Explanation, Sets, explain
+from imlenet_jax.explanation.explain import MAPS, PURPOSE, Explanation, Sets, explain
 from imlenet_jax.explanation.figures import write_figures
 from imlenet_jax.explanation.page import write_page
 from imlenet_jax.files import move_aside, read_json, write_json
@@ -69,6 +69,16 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--lead_map", type=lead_map, default={}, help="names to take for a standard lead, as MLII=II,V5R=V5"
     )
+    parser.add_argument(
+        "--map", choices=MAPS, default=MAPS[0], help="attention is of imle_net, gradients are of any network"
+    )
+    parser.add_argument(
+        "--explain_class",
+        nargs="+",
+        default=[],
+        metavar="CLASS",
+        help="of gradients; the predicted classes unless given",
+    )
     parser.add_argument("--short", choices=SHORT, default=SHORT[0], help="recordings that do not fill a window")
     parser.add_argument(
         "--sets",
@@ -102,6 +112,8 @@ def run(args: argparse.Namespace) -> None:
     folder = args.checkpoint_dir / run_name(args.model, asked=suffix(args))
     classifier = load(folder, args.which, args.precision, args.compilation_cache)
     check_kind(classifier.meta, args.model, SUB.name if args.sub else args.task or SUPERCLASS)
+    if unknown := set(args.explain_class) - set(classifier.classes):
+        raise UserError(f"--explain_class {min(unknown)}: the network's classes are {', '.join(classifier.classes)}")
     sets = None
     if args.sets:
         from experiments.results import read_sets  # needs pandas and scipy, which take a second
@@ -114,7 +126,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{folder}: epoch {classifier.meta.epoch}, {rule}")
 
     failed: list[str] = []
-    bar = tqdm(total=len(files), unit="ECG")
+    bar = tqdm(total=len(files), unit="ECG", disable=len(files) == 1 or None)  # nor where no terminal shows it
     args.out.mkdir(parents=True, exist_ok=True)
     kinds = ("prob", "predicted", *(["possible"] if sets else []))
     with _open_predictions(args.out / PREDICTIONS, classifier.classes, kinds) as predictions:
@@ -148,7 +160,8 @@ def _answer(
     size = 0
     while batch := list(itertools.islice(ecgs, args.batchsize)):
         size = max(size, len(batch))  # a first batch that is not full is the only one
-        for ecg, explanation in zip(batch, explain(classifier, batch, size, sets), strict=True):
+        explanations = explain(classifier, batch, size, sets, args.map, args.explain_class)
+        for ecg, explanation in zip(batch, explanations, strict=True):
             about = {"source": str(ecg.path.resolve()), "checkpoint": str(folder), "epoch": classifier.meta.epoch}
             results = _folder(args.out, ecg.name, about)
             write_json(results / REPORT, explanation.as_json() | about)
@@ -212,6 +225,10 @@ def _summary(explanation: Explanation, folder: Path) -> str:
         lines.append(f"  {name:5}{probability:7.3f}{decision}")
     if explanation.sets:
         lines.append(f"  not ruled out, at a coverage of {explanation.sets.coverage:g}: {explanation.not_ruled_out}")
+    for name in explanation.gradients:
+        shares = explanation.by_lead(name)
+        most = [f"{lead} {value:+.2f}" for lead, value in (*shares[:3], shares[-1])]
+        lines.append(f"  logit of {name} by lead: {', '.join(most[:-1])} ... {most[-1]}")
     attended = [f"{lead} {100 * share:.1f} %" for lead, share in explanation.most_attended()]
     if attended:
         lines.append(f"  most attended leads: {', '.join(attended)} (even: {100 / len(explanation.leads):.1f} %)")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from imlenet_jax.data.convert import empty_array, read_part, write_shard
 from imlenet_jax.data.ecg import read_ecg

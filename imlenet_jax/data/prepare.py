@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from imlenet_jax.data.convert import Job, Part, convert, finished
 from imlenet_jax.data.manifest import MANIFEST, OldManifest, canonical, read_manifest, write_manifest

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from imlenet_jax.data.electrodes import beat_intervals, record
 from imlenet_jax.data.heart import LEADS, SAMPLING_RATE, Heart, healthy, single_beat

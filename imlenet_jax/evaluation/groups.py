@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from imlenet_jax.evaluation.bootstrap import bootstrap, percentile_interval
 from imlenet_jax.evaluation.conformal import possible

@@ -1,8 +1,8 @@
 """What there is to show about one record: its signal, the prediction and, for imle_net, the attention."""
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,9 +12,17 @@ from imlenet_jax.data.ecg import ECG
 from imlenet_jax.errors import DataWarning
 from imlenet_jax.evaluation.metrics import most_probable
 from imlenet_jax.explanation.attention import Attention, attention_maps
+from imlenet_jax.explanation.saliency import integrated_gradients
 
 if TYPE_CHECKING:
     from imlenet_jax.classifier import Classifier
+
+MAPS = ("both", "attention", "gradients")
+GRADIENTS = (
+    "Integrated gradients say what each sample, as it departs from its lead's median, adds to the logit of the class or takes "
+    "from it. On 20 real records they told better than the attention of imle_net which leads and half-seconds a prediction "
+    "hangs on; neither was found to follow an infarction."
+)
 
 PURPOSE = "For research, not for diagnosis."
 
@@ -50,6 +58,8 @@ class Explanation:
         attention: that of this record, without the first axis (`Attention.record`); None for networks without.
         exclusive: whether a record has exactly one of the classes: then the most probable one is predicted.
         sets: when a class is ruled out; None where that was not asked for.
+        gradients: by class `(leads, length)`, what each sample adds to its logit (integrated gradients); empty where that
+            was not asked for.
     """
 
     name: str
@@ -63,6 +73,7 @@ class Explanation:
     attention: Attention | None = None
     exclusive: bool = False
     sets: Sets | None = None
+    gradients: Mapping[str, NDArray] = field(default_factory=dict)
 
     @property
     def possible(self) -> tuple[bool | None, ...]:
@@ -107,6 +118,11 @@ class Explanation:
         order = np.argsort(-self.attention.channel, kind="stable")[:count]
         return [(self.leads[place], float(self.attention.channel[place])) for place in order]
 
+    def by_lead(self, name: str) -> list[tuple[str, float]]:
+        """The leads and what each adds to the logit of a class by its gradients, the largest first."""
+        sums = self.gradients[name].sum(axis=1)
+        return [(self.leads[place], float(sums[place])) for place in np.argsort(-sums, kind="stable")]
+
     def as_json(self) -> dict[str, Any]:
         """Prediction and notes, and the attention by lead and by window, in JSON types; no signal, no beat level."""
         columns = (self.classes, self.probabilities, self.thresholds, self.predicted)
@@ -123,6 +139,8 @@ class Explanation:
             described["coverage"] = self.sets.coverage
             for entry, yes in zip(described["classes"].values(), self.possible, strict=True):
                 entry["possible"] = yes
+        for name in self.gradients:
+            described["classes"][name]["logit_by_lead"] = dict(self.by_lead(name))
         if self.attention is not None:
             described["most_attended_leads"] = [lead for lead, _ in self.most_attended()]
             described["attention"] = {
@@ -133,9 +151,17 @@ class Explanation:
 
 
 def explain(
-    classifier: "Classifier", ecgs: Sequence[ECG], batchsize: int = 32, sets: Sets | None = None
+    classifier: "Classifier",
+    ecgs: Sequence[ECG],
+    batchsize: int = 32,
+    sets: Sets | None = None,
+    maps: str = "attention",
+    explained: Sequence[str] = (),
 ) -> list[Explanation]:
     """Predict ECGs and say where the network looked and, with `sets`, which classes cannot be ruled out.
+
+    `maps` is one of `MAPS`. Gradients are of the classes `explained`, by default of those that are predicted, or of the most
+    probable one where none is.
 
     They run in batches of exactly `batchsize`, the last one filled up, so that one program is compiled for any number.
 
@@ -147,8 +173,9 @@ def explain(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # the findings of each ECG say the same, and which
         probabilities = classifier.predict_proba(full, batchsize)
-        maps = attention_maps(classifier, full, batchsize) if classifier.meta.model == "imle_net" else None
-    return [
+        attended = classifier.meta.model == "imle_net" and maps != "gradients"
+        attention = attention_maps(classifier, full, batchsize) if attended else None
+    found = [
         Explanation(
             name=ecg.name,
             signal_mv=ecg.signal_mv,
@@ -158,9 +185,30 @@ def explain(
             probabilities=probabilities[row],
             thresholds=tuple(classifier.meta.thresholds or [None] * len(classifier.classes)),
             notes=(*(f"implausible: {finding}" for finding in ecg.findings), *ecg.notes),
-            attention=None if maps is None else maps.record(row),
+            attention=None if attention is None else attention.record(row),
             exclusive=classifier.task.exclusive,
             sets=sets,
         )
         for row, ecg in enumerate(ecgs)
     ]
+    return found if maps == "attention" else _with_gradients(classifier, found, explained, batchsize)
+
+
+def _with_gradients(
+    classifier: "Classifier", explanations: Sequence[Explanation], explained: Sequence[str], batchsize: int
+) -> list[Explanation]:
+    """The same with the integrated gradients of their classes, all in batches of one size."""
+    pairs = []
+    for row, explanation in enumerate(explanations):
+        predicted = [name for name, yes in zip(explanation.classes, explanation.predicted, strict=True) if yes]
+        best = explanation.classes[int(np.argmax(explanation.probabilities))]
+        pairs += [(row, name) for name in (*explained,) or predicted or [best]]
+    signals = np.stack([explanations[row].signal_mv for row, _ in pairs])
+    targets = np.array([classifier.classes.index(name) for _, name in pairs])
+    full = np.concatenate([signals, np.repeat(signals[-1:], -len(signals) % batchsize, axis=0)])
+    targets = np.concatenate([targets, np.repeat(targets[-1:], len(full) - len(targets))])
+    gradients = integrated_gradients(classifier.logits, full, targets, batchsize=batchsize)
+    of_record: list[dict[str, NDArray]] = [{} for _ in explanations]
+    for (row, name), gradient in zip(pairs, gradients, strict=False):
+        of_record[row][name] = gradient
+    return [replace(each, gradients=own) for each, own in zip(explanations, of_record, strict=True)]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imlenet_jax.explanation.attention import LIMITS, Attention, centres, on_samples
-from imlenet_jax.explanation.explain import COLOURS, PURPOSE, Explanation
+from imlenet_jax.explanation.explain import COLOURS, GRADIENTS, PURPOSE, Explanation
 from imlenet_jax.files import write_atomically
 
 
@@ -54,6 +54,12 @@ def _data(explanation: Explanation) -> dict[str, Any]:
             )
         ],
         "colours": list(COLOURS),
+        "gradients": {
+            "limits": GRADIENTS,
+            "classes": {name: _rounded(gradient, 3) for name, gradient in explanation.gradients.items()},
+        }
+        if explanation.gradients
+        else None,
         "attention": _weights(explanation.attention) if explanation.attention else None,
     }
 

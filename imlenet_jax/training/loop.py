@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from imlenet_jax.checkpoints.description import SCORE, Meta
 from imlenet_jax.data.loader import (

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 _NOTHING = contextlib.nullcontext()
 

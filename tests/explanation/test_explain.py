@@ -1,5 +1,6 @@
 """Predictions in words."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,9 @@ from imlenet_jax.data.ecg import ECG
 from imlenet_jax.data.ptbxl import LEADS
 from imlenet_jax.data.tasks import Task
 from imlenet_jax.explanation.explain import PURPOSE, Explanation, Sets, explain
+from imlenet_jax.explanation.saliency import baseline
+from imlenet_jax.export.verify import synthetic_ecgs
+from tests.export.test_files import make
 
 
 @pytest.mark.parametrize(
@@ -120,3 +124,41 @@ def test_of_many_classes_the_most_probable_are_shown():
     shown = explanation.most_probable(3)
     assert [row[1] for row in shown] == [0.95, 0.9, 0.85] and names[int(values.argmax())] == shown[0][0]
     assert [row[0] for row in explanation.most_probable(20)] == list(names)
+
+
+@pytest.fixture(scope="module", params=["imle_net", "mousavi"])
+def explained(request):
+    """A tiny network, and three ECGs for it."""
+    classifier = make(request.param, thresholds=[0.0, 2.0, None, 2.0, 0.0])
+    ecgs = [ECG(f"r{n}", "", Path("x"), signal, (), (), 1.0) for n, signal in enumerate(synthetic_ecgs(classifier, 3))]
+    return classifier, ecgs
+
+
+def test_gradients_add_up_to_the_logit_above_that_of_a_flat_line(explained):
+    classifier, ecgs = explained
+    found = explain(classifier, ecgs, batchsize=4, maps="both")
+    assert [list(each.gradients) for each in found] == [["CD", "STTC"]] * 3  # those that are predicted
+    assert (found[0].attention is not None) == (classifier.meta.model == "imle_net")
+    signals = np.stack([ecg.signal_mv for ecg in ecgs])
+    rise = classifier.logits(signals) - classifier.logits(np.repeat(baseline(signals), signals.shape[1], axis=1))
+    for row, each in enumerate(found):
+        for name, gradient in each.gradients.items():
+            assert gradient.shape == (12, signals.shape[1])
+            expected = float(rise[row, classifier.classes.index(name)])
+            assert gradient.sum() == pytest.approx(expected, abs=0.05 * max(1, abs(expected)))
+            by_lead = each.by_lead(name)
+            assert [value for _, value in by_lead] == sorted((value for _, value in by_lead), reverse=True)
+            assert dict(by_lead)["V1"] == pytest.approx(gradient[6].sum())
+            assert each.as_json()["classes"][name]["logit_by_lead"] == dict(by_lead)
+
+
+def test_which_classes_and_maps_are_explained(explained):
+    classifier, ecgs = explained
+    (one,) = explain(classifier, ecgs[:1], maps="gradients", explained=["NORM", "MI"])
+    assert list(one.gradients) == ["NORM", "MI"] and one.attention is None
+    unsure = copy.copy(classifier)
+    unsure.meta = replace(classifier.meta, thresholds=None)
+    (one,) = explain(unsure, ecgs[:1], maps="gradients")
+    assert list(one.gradients) == [classifier.classes[int(one.probabilities.argmax())]]
+    (one,) = explain(classifier, ecgs[:1])
+    assert one.gradients == {} and "logit_by_lead" not in one.as_json()["classes"]["CD"]

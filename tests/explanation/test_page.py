@@ -49,6 +49,16 @@ def test_the_page_has_the_classes_that_cannot_be_ruled_out(explain, tmp_path):
     assert data["sets"] == {"coverage": 0.9, "possible": "CD, NORM (not judged: MI)"}
 
 
+def test_the_page_has_the_gradients_of_each_class(explain, tmp_path):
+    gradients = {"MI": np.linspace(-1, 1, 12000).reshape(12, 1000), "NORM": np.zeros((12, 1000))}
+    write_page(explain(gradients=gradients), tmp_path / "page.html")
+    found = payload((tmp_path / "page.html").read_text("utf-8"))["gradients"]
+    assert list(found["classes"]) == ["MI", "NORM"] and "neither was found to follow an infarction" in found["limits"]
+    np.testing.assert_allclose(found["classes"]["MI"], gradients["MI"], rtol=6e-3)
+    write_page(explain(), tmp_path / "page.html")
+    assert payload((tmp_path / "page.html").read_text("utf-8"))["gradients"] is None
+
+
 def test_json_for_script_is_json():
     value = {"a": ["<!--", "</SCRIPT>", "&", 1.5, None]}
     assert json.loads(json_for_script(value)) == value
@@ -164,6 +174,32 @@ def test_controls(browser, explain, tmp_path):
     browser.call("Input.dispatchKeyEvent", type="keyDown", key="ArrowDown")
     browser.call("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight")
     assert read(browser)["lead"] == "II"
+    assert browser.problems == []
+
+
+def test_gradients_of_the_class_picked_are_read_and_drawn(browser, explain, tmp_path):
+    draw = np.random.default_rng(1)
+    gradients = {name: draw.normal(scale=0.01, size=(12, 1000)) for name in ("MI", "NORM")}
+    write_page(explain(gradients=gradients), tmp_path / "page.html")
+    browser.problems.clear()
+    browser.resize(1280, 1400)
+    browser.open(tmp_path / "page.html")
+
+    def shown() -> float:
+        browser.mouse("mouseMoved", *place(browser, 6, 321))
+        name, value, _ = read(browser)["gradient"].split()
+        return name, float(value.replace("\u2212", "-"))
+
+    assert shown() == ("MI", pytest.approx(gradients["MI"][6, 321], rel=6e-3))
+    total = browser.evaluate("document.querySelector('#bars span').textContent")
+    written = float(re.search(r"all together (\S+) logits", total)[1].replace("\u2212", "-"))
+    assert written == pytest.approx(gradients["MI"].sum(), rel=2e-2)
+    press = "[...document.querySelectorAll('#gradients button')].find(b => b.textContent === '{}').click()"
+    browser.evaluate(press.format("NORM"))
+    assert shown() == ("NORM", pytest.approx(gradients["NORM"][6, 321], rel=6e-3))
+    browser.evaluate(press.format("NORM"))  # off
+    browser.mouse("mouseMoved", *place(browser, 6, 321))
+    assert "gradient" not in read(browser) and browser.evaluate("document.getElementById('bars').hidden")
     assert browser.problems == []
 
 
