@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 DEMO_CONFIG := {"filters": [8, 8, 16], "blocks_per_stage": 1, "lstm_units": 16}
 DEMO_FLAGS := --data_dir synthetic --model imle_net --checkpoint_dir checkpoints/demo --log_dir logs/demo
 
-.PHONY: venv demo test lint package newest accelerators clean
+.PHONY: venv demo test lint dist package newest accelerators clean
 
 venv: $(VENV)/.complete
 
@@ -33,11 +33,14 @@ lint: venv
 	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
 
-# An sdist and the wheel made of it, installed in an environment of its own and used from outside the repository.
-package: venv
+# An sdist, and the wheel made of it.
+dist: venv
 	rm -rf .package && mkdir .package
 	$(RUN) -m pip install --quiet --disable-pip-version-check build
 	$(RUN) -m build --outdir .package/dist . > .package/build.log 2>&1 || { tail .package/build.log; exit 1; }
+
+# The wheel, installed in an environment of its own and used from outside the repository.
+package: dist
 	$(PYTHON) -m venv .package/venv
 	.package/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt .package/dist/*.whl
 	cd .package && venv/bin/imlenet --version
