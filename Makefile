@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 DEMO_CONFIG := {"filters": [8, 8, 16], "blocks_per_stage": 1, "lstm_units": 16}
 DEMO_FLAGS := --data_dir synthetic --model imle_net --checkpoint_dir checkpoints/demo --log_dir logs/demo
 
-.PHONY: venv demo test lint dist package newest accelerators clean
+.PHONY: venv demo test lint docs dist package newest accelerators clean
 
 venv: $(VENV)/.complete
 
@@ -32,6 +32,11 @@ lint: venv
 	$(VENV)/bin/ruff check --quiet .
 	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
+
+# The site, in site/; a broken link or an unknown name ends it.
+docs: venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(RUN) -m mkdocs build --quiet
 
 # An sdist, and the wheel made of it.
 dist: venv
@@ -67,4 +72,4 @@ accelerators:
 	@echo "python for --target h100 or a100: .accelerators/cuda/bin/python   for --target v5e: .accelerators/tpu/bin/python"
 
 clean:
-	rm -rf $(VENV) .package .newest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .package .newest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -126,7 +126,7 @@ RECORD = (
 
 OWN_RECORD = (
     Case("--dir", "names nothing", "--dir .*nothing: there is no", lambda w: find_records([w.root / "nothing"])),
-    Case("--dir", "an empty folder", "holds no .hea, .csv or .npy", lambda w: (
+    Case("--dir", "an empty folder", "holds no .hea, .csv, .npy file", lambda w: (
         (w.root / "empty").mkdir(), find_records([w.root / "empty"]))),
     Case("own .hea", "no length, and another format", "does not say how many samples it has", lambda w: (
         w.edit(w.header(), " 12 100 1000", " 12 100"), w.edit(w.header(), ".dat 16 ", ".dat 212 "),

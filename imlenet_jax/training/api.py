@@ -53,7 +53,8 @@ def fit(
         checkpoint_dir: of this run; `checkpoints/<model>` unless given, with the task after it where that is not the
             superclasses.
         task: of the data; their first unless given.
-        train_folds, val_folds: from 1 to 10, apart. The other folds stay unseen.
+        train_folds: from 1 to 10.
+        val_folds: that choose the best epoch, apart from those; the other folds stay unseen.
         min_likelihood: see `Task.labels`.
         config: constants of the network to change.
         num_devices: all unless given.
