@@ -65,8 +65,9 @@ class Source(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The record's name: that of its file without suffix."""
-        return self.path.name.removesuffix(".gz").rpartition(".")[0] + self.part
+        """The record's name: that of its file without suffix; machines write files without any, or numbers with dots."""
+        path = Path(self.path.name.removesuffix(".gz"))
+        return (path.stem if path.suffix.lower() in (*WFDB, *TABLES, *SUFFIXES) else path.name) + self.part
 
 
 def is_table(path: Path) -> bool:

@@ -135,6 +135,9 @@ def test_files_are_found_in_a_folder_and_by_any_name(steps, tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     assert find_records([tmp_path]) == [tmp_path / "b.DCM"]
     assert find_records([tmp_path / "IM000001"]) == [tmp_path / "IM000001"]
+    files.write_dicom(tmp_path / "1.2.840.7", steps, RATE, LEADS, UV)
+    for name, expected in (("IM000001", "IM000001"), ("b.DCM", "b"), ("1.2.840.7", "1.2.840.7")):
+        assert read_source(tmp_path / name).name == expected
     (tmp_path / "IM000001.hea").write_text("")
     assert not is_clinical(tmp_path / "IM000001")  # a WFDB record beside a file of its name
     with pytest.raises(UserError, match=r"notes\.txt is of no format that is known here"):
