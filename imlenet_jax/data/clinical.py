@@ -15,7 +15,7 @@ import numpy as np
 from imlenet_jax.data.records import MAX_VALUES
 from imlenet_jax.errors import UserError
 
-SUFFIXES = (".dcm", ".dicom", ".scp", ".ecg", ".xml", ".edf", ".mwf", ".xle", ".arc")
+SUFFIXES = (".dcm", ".dicom", ".scp", ".ecg", ".xml", ".aecg", ".edf", ".mwf", ".xle", ".arc")
 """Those that are looked for in a folder; a file that is named may have any other."""
 
 MAX_BYTES = 2**28
