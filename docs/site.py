@@ -14,13 +14,16 @@ from mkdocs.structure.files import File
 
 from experiments.__main__ import COMMANDS
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def on_files(files: Any, config: Any, **_: Any) -> Any:
     """Add the pages, and the figures of the benchmarks."""
     files.append(File.generated(config, "commands.md", content="\n".join(commands())))
     files.append(File.generated(config, "benchmarks.md", content=(BENCHMARKS / "README.md").read_text()))
+    for name in ("CONTRIBUTING", "CHANGELOG"):
+        files.append(File.generated(config, f"{name.lower()}.md", content=(ROOT / f"{name}.md").read_text()))
     for path in sorted((BENCHMARKS / "results").glob("*.png")):
         files.append(File.generated(config, f"results/{path.name}", abs_src_path=str(path)))
     return files
@@ -29,7 +32,7 @@ def on_files(files: Any, config: Any, **_: Any) -> Any:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Links between the folders of the repository, as links within the site."""
     markdown = markdown.replace("](../benchmarks/README.md", "](benchmarks.md").replace("](../benchmarks/", "](")
-    return markdown.replace("](../docs/", "](")
+    return markdown.replace("](../docs/", "](").replace("](docs/", "](")
 
 
 def commands() -> Iterator[str]:
