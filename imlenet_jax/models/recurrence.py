@@ -9,14 +9,18 @@ import jax.numpy as jnp
 from imlenet_jax.models.platform import by_platform
 from imlenet_jax.models.recurrence_kernel import fits, hidden_states_in_one_kernel
 
+MOST = 20
+"""Steps written out one after the other: all windows of ten seconds at 100 Hz. Of a minute at 500 Hz there are 600, which XLA
+takes many minutes to compile."""
+
 
 def hidden_states(x: jax.Array, kernel: jax.Array, bias: jax.Array, recurrent: jax.Array, unroll: int) -> jax.Array:
     """Hidden states `(n, time, directions * units)` of LSTMs that start from zeros, from inputs `(n, time, features)`.
 
     `kernel` `(features, directions * 4 units)`, `bias` `(directions * 4 units,)` and `recurrent` `(directions, units, 4
-    units)` make the gates i f g o. A second direction goes through time backward. `unroll` is that of `jax.lax.scan`.
+    units)` make the gates i f g o. A second direction goes through time backward. `unroll` is that of `jax.lax.scan`, up to `MOST`.
     """
-    by_scan = partial(_hidden_states_by_scan, unroll=unroll)
+    by_scan = partial(_hidden_states_by_scan, unroll=min(unroll, MOST))
     if not fits(x, recurrent):
         return by_scan(x, kernel, bias, recurrent)
     return by_platform(x, kernel, bias, recurrent, cuda=hidden_states_in_one_kernel, default=by_scan)

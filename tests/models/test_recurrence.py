@@ -132,3 +132,16 @@ def test_no_kernel_chooses_between_constants():
     arguments = _arguments(time=20, units=16)
     found = choices(jax.grad(lambda *a: jnp.sum(hidden_states_in_one_kernel(*a))), *arguments)
     assert [True, True] in found and [False, False] not in found
+
+
+def test_long_recordings_are_not_written_out_step_by_step():
+    """600 windows of a minute at 500 Hz took minutes to compile; no more than `MOST` steps are written out."""
+    arguments = _arguments(time=45)
+    with as_if_on("cpu"):
+        programs = [jax.make_jaxpr(partial(hidden_states, unroll=unroll))(*arguments) for unroll in (45, 20, 5)]
+    unrolled = [
+        {equation.params["unroll"] for equation in equations(program.jaxpr) if equation.primitive.name == "scan"}
+        for program in programs
+    ]
+    assert unrolled == [{20}, {20}, {5}]
+    np.testing.assert_allclose(hidden_states(*arguments, 45), hidden_states(*arguments, 1), atol=1e-6)
