@@ -12,7 +12,7 @@ from typing import Any
 
 from mkdocs.structure.files import File
 
-from experiments.__main__ import COMMANDS
+from experiments.__main__ import DESCRIPTIONS
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -41,10 +41,9 @@ def commands() -> Iterator[str]:
     yield ""
     yield "`imlenet COMMAND` is `python -m experiments.COMMAND`. A user's error is one sentence and exit status 2; 75 means stopped by"
     yield "a signal and saved. `imlenet completion bash` prints a script that completes all of this."
-    for group in COMMANDS.values():
-        for name, text in group.items():
-            yield from ("", f"## {name}", "", text, "", "| flag | default | |", "|---|---|---|")
-            yield from flags(importlib.import_module(f"experiments.{name}").make_parser())
+    for name, text in DESCRIPTIONS.items():
+        yield from ("", f"## {name}", "", text, "", "| flag | default | |", "|---|---|---|")
+        yield from flags(importlib.import_module(f"experiments.{name}").make_parser())
 
 
 def flags(parser: argparse.ArgumentParser) -> Iterator[str]:

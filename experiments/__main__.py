@@ -29,14 +29,14 @@ COMMANDS = {
         "export": "A trained network as a file, checked.",
     },
 }
-NAMES = [name for commands in COMMANDS.values() for name in commands]
+DESCRIPTIONS = {name: text for commands in COMMANDS.values() for name, text in commands.items()}
 SHELLS = ("bash", "zsh", "tcsh")
 
 
 def main() -> NoReturn:
     """Run a command in the place of this process, or say which there are."""
     name, *flags = sys.argv[1:] or ["--help"]
-    if name in NAMES:
+    if name in DESCRIPTIONS:
         # -P: a folder of this name where the user happens to be is not the package.
         os.environ[AS_COMMAND] = "1"
         os.execv(sys.executable, [sys.executable, "-P", "-m", f"experiments.{name}", *flags])
@@ -50,7 +50,7 @@ def main() -> NoReturn:
     elif name == "completion":
         _complain(f"imlenet completion takes the name of a shell: {', '.join(SHELLS)}")
     else:
-        _complain(f"'{name}' is no command: choose one of {', '.join(NAMES)}, completion (see imlenet --help)")
+        _complain(f"'{name}' is no command: choose one of {', '.join(DESCRIPTIONS)}, completion (see imlenet --help)")
     sys.exit(0)
 
 
@@ -80,7 +80,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="imlenet")
     parser.add_argument("--version", action="store_true", help="print versions")
     subparsers = parser.add_subparsers()
-    for name, text in ((name, text) for commands in COMMANDS.values() for name, text in commands.items()):
+    for name, text in DESCRIPTIONS.items():
         parent: Parser = importlib.import_module(f"experiments.{name}").make_parser()
         subparsers.add_parser(name, parents=[parent], add_help=False, help=text)
     return parser

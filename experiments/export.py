@@ -10,28 +10,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.cli import CHECKPOINTS, LOGS, Parser, add_cache_flag, boolean, execute, folds, run_name
+from experiments.cli import LOGS, Parser, add_cache_flag, execute, folds
 from experiments.results import read_tests
-from experiments.task import check_kind, check_shape, check_task_flags, suffix
-from imlenet_jax.classifier import Classifier, load
+from experiments.task import add_network_flags, check_shape, check_task_flags, load_network
+from imlenet_jax.classifier import Classifier
 from imlenet_jax.data.open import open_dataset
-from imlenet_jax.data.tasks import SUB, SUPERCLASS
 from imlenet_jax.errors import UserError
 from imlenet_jax.export.files import FORMATS, describe
 from imlenet_jax.export.verify import BATCHES, synthetic_ecgs
 from imlenet_jax.files import write_atomically
-from imlenet_jax.models import MODELS, entry
+from imlenet_jax.models import entry
 from imlenet_jax.training.parallel import print_devices
 
 
 def make_parser() -> Parser:
     """The flags."""
     parser = Parser(prog="python -m experiments.export", description="A trained network as a file, checked.")
-    parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
-    parser.add_argument("--task", help="what the network was trained for, where its folder is named after that")
-    parser.add_argument("--sub", type=boolean, default=False, help="export the network for the sub-diagnosis of MI")
-    parser.add_argument("--checkpoint_dir", type=Path, default=CHECKPOINTS, help="<model>/ lies below it")
-    parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint")
+    add_network_flags(parser)
     parser.add_argument(
         "--log_dir", type=Path, default=LOGS, help="what experiments.test has found is taken from there"
     )
@@ -55,9 +50,7 @@ def run(args: argparse.Namespace) -> None:
     if args.out.is_dir():
         raise UserError(f"--out {args.out} is a folder: name a file in it")
     print_devices()
-    name = run_name(args.model, asked=suffix(args))
-    classifier = load(args.checkpoint_dir / name, args.which, compilation_cache=args.compilation_cache)
-    check_kind(classifier.meta, args.model, SUB.name if args.sub else args.task or SUPERCLASS)
+    name, classifier = load_network(args)
     ecgs = real_ecgs(args, classifier) if args.data_dir else synthetic_ecgs(classifier)
     kind = (
         f"records of fold {', '.join(map(str, args.test_folds))} of {args.data_dir}"

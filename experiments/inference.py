@@ -14,7 +14,6 @@ from typing import TextIO
 from tqdm.auto import tqdm
 
 from experiments.cli import (
-    CHECKPOINTS,
     Parser,
     add_cache_flag,
     add_precision_flag,
@@ -24,21 +23,19 @@ from experiments.cli import (
     names,
     positive_float,
     positive_int,
-    run_name,
 )
-from experiments.task import check_kind, check_task_flags, suffix
-from imlenet_jax.classifier import Classifier, load
+from experiments.task import add_network_flags, check_task_flags, load_network
+from imlenet_jax.classifier import Classifier
 from imlenet_jax.data.ecg import ECG, SHORT, read_ecg
 from imlenet_jax.data.records import UNITS_PER_MV
 from imlenet_jax.data.sources import TableFormat, find_records, is_table
-from imlenet_jax.data.tasks import SUB, SUPERCLASS
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.report import MANY
 from imlenet_jax.explanation.explain import MAPS, PURPOSE, Explanation, Sets, explain
 from imlenet_jax.explanation.figures import write_figures
 from imlenet_jax.explanation.page import write_page
 from imlenet_jax.files import move_aside, read_json, write_json
-from imlenet_jax.models import MODELS, entry
+from imlenet_jax.models import entry
 from imlenet_jax.training.parallel import print_devices
 
 REPORT, PAGE, PREDICTIONS = "explanation.json", "channel_visualization.html", "predictions.csv"
@@ -55,11 +52,7 @@ def make_parser() -> Parser:
         metavar="RECORD",
         help="WFDB records (without suffix), .csv or .npy files, or folders of them",
     )
-    parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
-    parser.add_argument("--task", help="what the network was trained for, where its folder is named after that")
-    parser.add_argument("--sub", type=boolean, default=False, help="use the network for the sub-diagnosis of MI")
-    parser.add_argument("--checkpoint_dir", type=Path, default=CHECKPOINTS, help="<model>/ lies below it")
-    parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint")
+    add_network_flags(parser)
     parser.add_argument("--out", type=Path, default=Path("results"), help="<record>/ is made below it")
     parser.add_argument("--figures", type=boolean, default=True, help="False writes the JSON only")
     parser.add_argument("--batchsize", type=positive_int, default=32, help="records per step")
@@ -109,9 +102,8 @@ def run(args: argparse.Namespace) -> None:
     if any(part.is_file() for part in (args.out, *args.out.parents)):
         raise UserError(f"--out {args.out} is, or lies below, a file: name a folder")
     print_devices()
-    folder = args.checkpoint_dir / run_name(args.model, asked=suffix(args))
-    classifier = load(folder, args.which, args.precision, args.compilation_cache)
-    check_kind(classifier.meta, args.model, SUB.name if args.sub else args.task or SUPERCLASS)
+    name, classifier = load_network(args, args.precision)
+    folder = args.checkpoint_dir / name
     if unknown := set(args.explain_class) - set(classifier.classes):
         raise UserError(f"--explain_class {min(unknown)}: the network's classes are {', '.join(classifier.classes)}")
     sets = None

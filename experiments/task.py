@@ -8,14 +8,15 @@ from typing import Any
 
 import jax
 
-from experiments.cli import Parser, boolean, positive_float, positive_int
+from experiments.cli import CHECKPOINTS, Parser, boolean, positive_float, positive_int, run_name
 from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.checkpoints.reading import load_variables
+from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.loader import Split, select, select_reference
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.data.tasks import PTBXL_TASKS, SUB, SUPERCLASS, Task
 from imlenet_jax.errors import UserError
-from imlenet_jax.models import create_model, with_new_head
+from imlenet_jax.models import MODELS, create_model, with_new_head
 from imlenet_jax.training.seen import trained_on
 
 CLEAN, REFERENCE = "clean", "reference"
@@ -65,6 +66,23 @@ def choose_records(args: argparse.Namespace, dataset: Dataset, name: str) -> Spl
     if args.sub_split == REFERENCE:
         return select_reference(dataset, name, args.min_likelihood)
     return select(dataset, getattr(args, _FOLDS[name]), name, args.min_likelihood, task_of(args, dataset))
+
+
+def add_network_flags(parser: Parser) -> None:
+    """The flags that name a trained network without data; `load_network` takes them."""
+    parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
+    parser.add_argument("--task", help="what the network was trained for, where its folder is named after that")
+    parser.add_argument("--sub", type=boolean, default=False, help="use the network for the sub-diagnosis of MI")
+    parser.add_argument("--checkpoint_dir", type=Path, default=CHECKPOINTS, help="<model>/ lies below it")
+    parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint")
+
+
+def load_network(args: argparse.Namespace, precision: str | None = None) -> tuple[str, Classifier]:
+    """The name of the run and the network that these flags mean; refuses one of another kind."""
+    name = run_name(args.model, asked=suffix(args))
+    classifier = load(args.checkpoint_dir / name, args.which, precision, args.compilation_cache)
+    check_kind(classifier.meta, args.model, SUB.name if args.sub else args.task or SUPERCLASS)
+    return name, classifier
 
 
 def check(meta: Meta, model: str, dataset: Dataset, task: Task) -> None:

@@ -48,16 +48,15 @@ from experiments.task import (
 from imlenet_jax.checkpoints.card import write_card
 from imlenet_jax.checkpoints.description import SCORE, Meta
 from imlenet_jax.checkpoints.reading import read_meta
-from imlenet_jax.data.loader import Split, check_batchsize
+from imlenet_jax.data.loader import Split
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.errors import DataWarning, UserError
-from imlenet_jax.evaluation.metrics import macro_auc_present
 from imlenet_jax.files import exclusive, move_aside, write_json
 from imlenet_jax.models import MODELS, entry
 from imlenet_jax.runtime.compilation import use_cache
 from imlenet_jax.runtime.precision import set_precision
-from imlenet_jax.training.api import TRAIN_FOLDS
+from imlenet_jax.training.api import TRAIN_FOLDS, check, scaler_of
 from imlenet_jax.training.api import describe as describe_run
 from imlenet_jax.training.logs import RunLog, is_complete, run_files
 from imlenet_jax.training.loop import DTYPES, Recipe, fit
@@ -170,7 +169,7 @@ def run(args: argparse.Namespace) -> None:
     if args.sub_split == REFERENCE:
         warnings.warn(LEAKS, DataWarning, stacklevel=2)
     train, validation = (choose_records(args, dataset, name) for name in ("training", "validation"))
-    check(args, train, validation, devices)
+    check(train, validation, args.batchsize, args.drop_last, devices)
     args.data_on_device = _place(args.data_on_device, train, devices)
     try:
         for seed in range(args.seed, args.seed + args.seeds):
@@ -289,27 +288,13 @@ def _place(wanted: bool | str, train: Split, devices: Devices) -> bool:
     return plain and jax.default_backend() != "cpu" and size <= free_bytes() / 3
 
 
-def check(args: argparse.Namespace, train: Split, validation: Split, devices: Devices) -> None:
-    """Refuse, before anything is written, records that cannot be trained or validated on."""
-    check_batchsize(train, args.batchsize)
-    rest = len(train) % args.batchsize
-    if not args.drop_last and rest % len(devices):
-        raise UserError(
-            f"--drop_last False leaves a last batch of {rest} records, which does not divide over {len(devices)} "
-            "devices: leave it out, or take another --batchsize or --num_devices"
-        )
-    if np.isnan(macro_auc_present(validation.labels, validation.labels)):
-        raise UserError("all validation records have the same classes, so no epoch is the best: change --val_folds")
-
-
 def describe(args: argparse.Namespace, dataset: Dataset, train: Split, base: Meta | None = None) -> Meta:
     """What the run's checkpoints say of themselves; `base` is the network that training starts from."""
     task = task_of(args, dataset)
-    usual = args.train_folds == TRAIN_FOLDS and args.min_likelihood is None and task.name == dataset.task().name
     if base and not args.sub:  # it sees mV as it was trained to; the reference's sub-diagnosis scales anew
         scaler = base.scaler["mean"], base.scaler["std"]
     else:
-        scaler = dataset.scaler if usual else dataset.fit_scaler(train.rows)
+        scaler = scaler_of(train, args.train_folds, args.min_likelihood, task)
     flags = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     if base:
         known = {"epoch": base.epoch, "data_fingerprint": base.data_fingerprint, "records": base.records}

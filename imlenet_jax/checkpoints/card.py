@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from imlenet_jax.checkpoints.description import SCORE, Meta
+from imlenet_jax.checkpoints.description import SCORE, Meta, from_ranges
 from imlenet_jax.files import write_atomically
 from imlenet_jax.models import abstract_variables, create_model
 
@@ -76,7 +76,8 @@ def _training(meta: Meta) -> Iterator[tuple[str, Any]]:
     records = meta.records or {}
     source = records.get("source")
     if source:
-        count = sum(int(last or first) - int(first) + 1 for first, last in _ranges(records["ecg_ids"]))
+        first, last = from_ranges(records["ecg_ids"])
+        count = int((last - first + 1).sum())
         yield "data", LICENCES.get(source, f"{source}: ask their owner for the licence")
         yield (
             "records",
@@ -113,10 +114,6 @@ def _command(flags: Mapping[str, Any]) -> str:
     )
     given = {name: flags[name] for name in named if flags.get(name) not in (None, False)}
     return "python -m experiments.train " + " ".join(f"--{name} {value}" for name, value in given.items())
-
-
-def _ranges(text: str) -> list[tuple[str, str]]:
-    return [(first, last) for first, _, last in (part.partition("-") for part in text.split(","))]
 
 
 def _thresholds(meta: Meta) -> Iterator[str]:

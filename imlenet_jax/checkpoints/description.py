@@ -4,7 +4,10 @@ import dataclasses
 import importlib.metadata
 import math
 import re
+from collections.abc import Iterable
 from typing import Any, TypeGuard, get_type_hints
+
+import numpy as np
 
 from imlenet_jax.data.scaling import Scaler
 from imlenet_jax.data.tasks import SUB, SUPERCLASS, Task
@@ -109,3 +112,21 @@ def are_records(value: Any) -> TypeGuard[dict[str, str]]:
     if not isinstance(value, dict) or set(value) != {"source", "ecg_ids"}:
         return False
     return all(isinstance(text, str) for text in value.values()) and _RANGES.fullmatch(value["ecg_ids"]) is not None
+
+
+def to_ranges(numbers: Iterable[int]) -> str:
+    """Integers as `1-5,7`, sorted."""
+    ranges: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
+
+def from_ranges(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """The first and the last number `(n,)` int64 of each range."""
+    pairs = [part.partition("-") for part in text.split(",")]
+    first = np.array([int(a) for a, _, _ in pairs], np.int64)
+    return first, np.array([int(b or a) for a, _, b in pairs], np.int64)

@@ -48,6 +48,7 @@ def read_clinical(path: Path) -> Clinical:
             steps a mV has; or the extra is not installed.
     """
     try:
+        from ecgdatakit.exceptions import UnsupportedFormatError
         from ecgdatakit.parsing import FileParser
     except ImportError:
         raise UserError(
@@ -58,19 +59,16 @@ def read_clinical(path: Path) -> Clinical:
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
-            found = FileParser.detect_format(path)
-            if found is None:
-                raise UserError(f"{path} is of no format that is known here: save it as DICOM, WFDB or .csv")
             record = FileParser.parse(path)
-        except UserError:
-            raise
+        except UnsupportedFormatError:
+            raise UserError(f"{path} is of no format that is known here: save it as DICOM, WFDB or .csv") from None
         except ImportError as error:
             raise UserError(f"{path} needs {error.name}: pip install 'imlenet_jax[formats]'") from None
         except Exception as error:  # each of twelve readers fails in ways of its own, and may quote what it read
             raise UserError(
                 f"{path} is damaged, or of a kind that cannot be read ({type(error).__name__}): {_RESTORE}"
             ) from None
-    kind = str(found["name"])
+    kind = str(record.file_format.name)
     leads = [lead for lead in record.leads if len(lead.samples)]
     _check(path, kind, leads)
     signal = np.stack([np.asarray(lead.samples, np.float64) for lead in leads], axis=1)

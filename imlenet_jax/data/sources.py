@@ -136,13 +136,14 @@ def read_sources(path: Path, table: TableFormat | None = None) -> list[Source]:
         UserError: the file is missing, damaged or too large, refers to files outside its folder, or `table` lacks
             something; the message names the file.
     """
-    path = path if is_table(path) or is_clinical(path) or path.suffix == ".hea" else Path(f"{path}.hea")
+    clinical = is_clinical(path)
+    path = path if is_table(path) or clinical or path.suffix == ".hea" else Path(f"{path}.hea")
     if not path.is_file():
         raise UserError(f"there is no {path}")
     if is_table(path):
         sources = _read_table(path, table or TableFormat())
     else:
-        sources = [_read_clinical(path) if is_clinical(path) else _read_wfdb(path)]
+        sources = [_read_clinical(path) if clinical else _read_wfdb(path)]
     low, high = SAMPLING_RATES
     rate = sources[0].sampling_rate
     if not low <= rate <= high:

@@ -19,7 +19,7 @@ from scipy import stats
 
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.bootstrap import bootstrap, percentile_interval
-from imlenet_jax.evaluation.metrics import rates
+from imlenet_jax.evaluation.metrics import possible, rates
 from imlenet_jax.evaluation.report import LEVEL, metric_entry
 
 Array = NDArray[np.float64]
@@ -51,11 +51,6 @@ def rule_out_thresholds(labels: ArrayLike, probabilities: ArrayLike, coverage: f
         if rank >= 1:
             limits[place] = np.partition(values[held, place], rank - 1)[rank - 1]
     return limits
-
-
-def possible(probabilities: ArrayLike, limits: ArrayLike) -> NDArray[np.bool_]:
-    """Which classes (n, C) are not ruled out; False where a class has no threshold."""
-    return np.asarray(probabilities, np.float32) >= np.asarray(limits, np.float64)
 
 
 def expected_range(count: int, coverage: float) -> tuple[float, float]:

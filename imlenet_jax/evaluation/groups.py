@@ -13,8 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
 from imlenet_jax.evaluation.bootstrap import bootstrap, percentile_interval
-from imlenet_jax.evaluation.conformal import possible
-from imlenet_jax.evaluation.metrics import most_probable, rates
+from imlenet_jax.evaluation.metrics import most_probable, possible, rates
 from imlenet_jax.evaluation.report import LEVEL, MANY, metric_entry, sigmoid, statistics_of
 
 Array = NDArray[np.float64]

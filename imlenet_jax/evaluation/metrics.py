@@ -168,6 +168,11 @@ def most_probable(scores: ArrayLike) -> NDArray[np.bool_]:
     return np.arange(values.shape[1]) == values.argmax(axis=1)[:, None]
 
 
+def possible(probabilities: ArrayLike, limits: ArrayLike) -> NDArray[np.bool_]:
+    """Which classes (..., C) are not ruled out (`conformal`), bool; False where a class has no threshold (NaN)."""
+    return np.asarray(probabilities, np.float32) >= np.asarray(limits, np.float64)
+
+
 def accuracy(labels: ArrayLike, predicted: ArrayLike, weights: ArrayLike | None = None) -> Array:
     """Share of records whose predicted classes (n, C), boolean or 0/1, are exactly those of the labels, (...)."""
     positive, chosen, counts = _prepared(labels, predicted, weights)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from imlenet_jax.data.ecg import ECG
 from imlenet_jax.errors import DataWarning
-from imlenet_jax.evaluation.metrics import most_probable
+from imlenet_jax.evaluation.metrics import most_probable, possible
 from imlenet_jax.explanation.attention import Attention, attention_maps
 from imlenet_jax.explanation.saliency import integrated_gradients
 
@@ -78,9 +78,9 @@ class Explanation:
     @property
     def possible(self) -> tuple[bool | None, ...]:
         """Per class whether it cannot be ruled out; None where that is not known."""
-        limits = self.sets.limits if self.sets else [None] * len(self.classes)
-        pairs = zip(np.asarray(self.probabilities, np.float32), limits, strict=True)
-        return tuple(None if limit is None else bool(value >= limit) for value, limit in pairs)
+        limits = self.sets.limits if self.sets else (None,) * len(self.classes)
+        kept = possible(self.probabilities, np.array(limits, np.float64))  # None becomes NaN
+        return tuple(None if limit is None else bool(yes) for yes, limit in zip(kept, limits, strict=True))
 
     @property
     def not_ruled_out(self) -> str:
@@ -169,7 +169,7 @@ def explain(
         UserError: an ECG is not `complete`, or was read for another network's leads or length.
     """
     signals = np.stack([ecg.signal_mv for ecg in ecgs])
-    full = np.concatenate([signals, np.repeat(signals[-1:], -len(signals) % batchsize, axis=0)])
+    full = _filled(signals, batchsize)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # the findings of each ECG say the same, and which
         probabilities = classifier.predict_proba(full, batchsize)
@@ -194,6 +194,11 @@ def explain(
     return found if maps == "attention" else _with_gradients(classifier, found, explained, batchsize)
 
 
+def _filled(array: NDArray, batchsize: int) -> NDArray:
+    """An array (n, ...) with its last row repeated until batches of this size are full."""
+    return np.concatenate([array, np.repeat(array[-1:], -len(array) % batchsize, axis=0)])
+
+
 def _with_gradients(
     classifier: "Classifier", explanations: Sequence[Explanation], explained: Sequence[str], batchsize: int
 ) -> list[Explanation]:
@@ -205,9 +210,8 @@ def _with_gradients(
         pairs += [(row, name) for name in (*explained,) or predicted or [best]]
     signals = np.stack([explanations[row].signal_mv for row, _ in pairs])
     targets = np.array([classifier.classes.index(name) for _, name in pairs])
-    full = np.concatenate([signals, np.repeat(signals[-1:], -len(signals) % batchsize, axis=0)])
-    targets = np.concatenate([targets, np.repeat(targets[-1:], len(full) - len(targets))])
-    gradients = integrated_gradients(classifier.logits, full, targets, batchsize=batchsize)
+    signals, targets = _filled(signals, batchsize), _filled(targets, batchsize)
+    gradients = integrated_gradients(classifier.logits, signals, targets, batchsize=batchsize)
     of_record: list[dict[str, NDArray]] = [{} for _ in explanations]
     for (row, name), gradient in zip(pairs, gradients, strict=False):
         of_record[row][name] = gradient

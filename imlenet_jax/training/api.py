@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imlenet_jax.checkpoints.card import write_card
 from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.checkpoints.reading import read_meta
@@ -14,6 +16,7 @@ from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.data.tasks import SUPERCLASS, Task
 from imlenet_jax.errors import UserError
+from imlenet_jax.evaluation.metrics import macro_auc_present
 from imlenet_jax.files import exclusive
 from imlenet_jax.models import entry, make_config
 from imlenet_jax.runtime.compilation import use_cache
@@ -79,7 +82,7 @@ def fit(
         select(dataset, numbers, name, min_likelihood, asked)
         for numbers, name in zip(folds, ("training", "validation"), strict=True)
     )
-    check_batchsize(train, chosen.batchsize)
+    check(train, validation, chosen.batchsize, chosen.drop_last, devices)
     name = model if asked.name == SUPERCLASS else f"{model}_{asked.name}"
     folder = Path(checkpoint_dir or Path("checkpoints") / name)
     flags = {
@@ -91,8 +94,7 @@ def fit(
         "min_likelihood": min_likelihood,
         **dataclasses.asdict(chosen),
     }
-    usual = folds[0] == TRAIN_FOLDS and min_likelihood is None and asked.name == dataset.task().name
-    scaler = dataset.scaler if usual else dataset.fit_scaler(train.rows)
+    scaler = scaler_of(train, folds[0], min_likelihood, asked)
     meta = describe(model, dataset, asked, train, scaler, flags, config or {})
     folder.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(folder.parent / f".{folder.name}.checkpoint_dir.lock", f"another training is writing to {folder}"):
@@ -102,6 +104,28 @@ def fit(
                 loop.fit(meta, train, validation, chosen, devices, checkpoints, start=start)
         write_card(folder, read_meta(folder)[1])
     return load(folder)
+
+
+def check(train: Split, validation: Split, batchsize: int, drop_last: bool, devices: Devices) -> None:
+    """Refuse, before anything is written, records that cannot be trained or validated on."""
+    check_batchsize(train, batchsize)
+    rest = len(train) % batchsize
+    if not drop_last and rest % len(devices):
+        raise UserError(
+            f"--drop_last False leaves a last batch of {rest} records, which does not divide over {len(devices)} "
+            "devices: leave it out, or take another --batchsize or --num_devices"
+        )
+    if np.isnan(macro_auc_present(validation.labels, validation.labels)):
+        raise UserError("all validation records have the same classes, so no epoch is the best: change --val_folds")
+
+
+def scaler_of(
+    train: Split, train_folds: tuple[int, ...], min_likelihood: float | None, task: Task
+) -> tuple[float, float]:
+    """Mean and standard deviation in mV of the records to train on: the data set's own where it is of these very records."""
+    dataset = train.dataset
+    usual = train_folds == TRAIN_FOLDS and min_likelihood is None and task.name == dataset.task().name
+    return dataset.scaler if usual else dataset.fit_scaler(train.rows)
 
 
 def describe(

@@ -1,10 +1,10 @@
 """Which records trained a network: kept in its checkpoints, so that it is not tested on them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
-from imlenet_jax.checkpoints.description import Meta, are_records
+from imlenet_jax.checkpoints.description import Meta, are_records, from_ranges, to_ranges
 from imlenet_jax.data.loader import Split
 from imlenet_jax.data.shards import Dataset
 
@@ -42,21 +42,3 @@ def _lineage(meta: Meta) -> Iterator[tuple[dict[str, str], str | None]]:
         if are_records(records):
             yield records, ancestor.get("data_fingerprint")
         ancestor = ancestor.get("started_from")
-
-
-def to_ranges(numbers: Iterable[int]) -> str:
-    """Integers as `1-5,7`, sorted."""
-    ranges: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if ranges and number == ranges[-1][1] + 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
-
-
-def from_ranges(text: str) -> tuple[np.ndarray, np.ndarray]:
-    """The first and the last number `(n,)` int64 of each range."""
-    pairs = [part.partition("-") for part in text.split(",")]
-    first = np.array([int(a) for a, _, _ in pairs], np.int64)
-    return first, np.array([int(b or a) for a, _, b in pairs], np.int64)

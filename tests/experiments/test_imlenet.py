@@ -17,10 +17,9 @@ from tests.calls import call
 
 def test_every_command_is_on_the_map_with_its_own_description():
     files = {path.stem for path in Path(module.__file__).parent.glob("*.py")}
-    assert set(module.NAMES) == files - {"__init__", "__main__", "cli", "results", "task"}
-    for commands in module.COMMANDS.values():
-        for name, text in commands.items():
-            assert importlib.import_module(f"experiments.{name}").make_parser().description == text
+    assert set(module.DESCRIPTIONS) == files - {"__init__", "__main__", "cli", "results", "task"}
+    for name, text in module.DESCRIPTIONS.items():
+        assert importlib.import_module(f"experiments.{name}").make_parser().description == text
 
 
 def test_help_version_and_mistakes(monkeypatch, capsys):
@@ -36,7 +35,7 @@ def test_help_version_and_mistakes(monkeypatch, capsys):
 
 def test_the_map_names_all():
     text = module.describe()
-    assert all(f"\n  {name} " in text for name in module.NAMES)
+    assert all(f"\n  {name} " in text for name in module.DESCRIPTIONS)
 
 
 def test_a_command_runs_in_its_place_whatever_lies_here(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import experiments.inference
+import experiments.task
 from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.data.ecg import read_ecg
@@ -49,7 +50,7 @@ load_once = functools.cache(load)  # what is compiled for one test serves the ne
 def call(tmp_path, checkpoints, monkeypatch, capsys):
     """Run the command in an empty folder: exit status, what it said on stdout, and on stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(experiments.inference, "load", load_once)
+    monkeypatch.setattr(experiments.task, "load", load_once)
 
     def run(*flags):
         flags = ["--checkpoint_dir", checkpoints, *flags]
