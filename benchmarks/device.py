@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.parity import compare, read_inputs
+from benchmarks.parity import compare, place, read_inputs
 from benchmarks.parts.ceilings import Ceilings, measure_ceilings
 from benchmarks.parts.convolutions import convolutions
 from benchmarks.parts.cost import step_cost
@@ -314,6 +314,7 @@ def torch_networks(names: list[str]) -> list[str]:
 def has_golden(model: str, golden: Path) -> bool:
     """Whether the folder has a network's outputs and its weights, or (for torch's) what they are drawn by."""
     weights = [".h5", ".weights.npz", ".pt", *([".spec.json"] if entry(model).framework == "torch" else [])]
+    golden = place(model, golden)
     files = {suffix for suffix in weights if (golden / f"{model}{suffix}").is_file()}
     return (golden / f"{model}.npz").is_file() and bool(files)
 

@@ -40,7 +40,7 @@ MOMENTS = ("any time", "in a step", "in a save")
 PREDICT = """
 import hashlib, sys, numpy, imlenet_jax
 classifier = imlenet_jax.load(sys.argv[1])
-signals = numpy.random.default_rng(0).normal(size=(32, classifier.network.config.length, 12))
+signals = numpy.random.default_rng(0).normal(size=(32, classifier.samples, 12))
 print(hashlib.sha256(classifier.predict_proba(signals).tobytes()).hexdigest())
 """
 

@@ -3,7 +3,8 @@
     python -m benchmarks.parity --golden DIR [--model all] [--precision highest default] [--out parity.json]
 
 DIR holds `inputs.npz` and, per network, `<model>.npz` with the original's outputs and its weights: `<model>.h5`,
-`<model>.weights.npz`, `<model>.pt`, or `<model>.spec.json` with `seed.txt` to draw them by rule. Bounds are for `highest`
+`<model>.weights.npz`, `<model>.pt`, or `<model>.spec.json` with `seed.txt` to draw them by rule. What it lacks is taken
+from `benchmarks/golden`, which `benchmarks/originals.py` writes. Bounds are for `highest`
 precision; what the device's `default` multiplications give is shown beside it, never judged. Beside the gradient
 norms stands what a change of the weights in their last bit does to them, and where three times that is more than the
 bound, it is the bound: in deep networks a ReLU or a pool that flips moves them by far more than rounding.
@@ -11,7 +12,6 @@ bound, it is the bound: in deep networks a ReLU or a pool that flips moves them 
 
 import dataclasses
 import json
-import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.parts.drawn import draw
 from benchmarks.parts.machine import machine
 from experiments.cli import Parser, add_cache_flag, execute
 from imlenet_jax.errors import UserError
@@ -37,8 +38,12 @@ FORWARD, ATTENTION, GRADIENT, STATISTICS, LOSS, AFTER = 1e-4, 1e-4, 1e-2, 1e-3, 
 CHANGES = 6  # of all weights in their last bit, by which a network's own sensitivity is measured
 TIMES_OWN = 3  # as far as the largest of them may the original's gradient norms lie from ours, where that is more
 # Adam's first steps amplify float32 rounding: later losses of the deep networks are shown, not judged.
-JUDGED_STEPS = {"imle_net": 10, "mousavi": 10, "rajpurkar": 2, "ecgnet": 4, "resnet101": 2}
-JUDGED_AFTER = ("imle_net", "mousavi")
+JUDGED_STEPS = {
+    **{"imle_net": 10, "mousavi": 10, "rajpurkar": 2, "ecgnet": 4, "resnet101": 2},
+    **{"xresnet1d101": 2, "s4": 10},
+}
+JUDGED_AFTER = ("imle_net", "mousavi", "s4")
+GOLDEN = Path(__file__).parent / "golden"
 TRAINING_BATCH = 8
 
 
@@ -46,7 +51,7 @@ def main() -> None:
     """Parse the flags and run."""
     parser = Parser(prog="python -m benchmarks.parity", description="Parity with the original networks.")
     parser.add_argument("--golden", type=Path, required=True, help="folder of stored outputs and weights")
-    parser.add_argument("--model", default="all", help="one of the five networks, or all")
+    parser.add_argument("--model", default="all", help=f"one of {', '.join(MODELS)}, or all")
     parser.add_argument(
         "--precision",
         nargs="+",
@@ -99,6 +104,7 @@ def compare(model: str, golden: Path, x: np.ndarray, y: np.ndarray) -> dict[str,
 
     `x` is (n, 1000, 12) float32, standardised already; `y` (n, 5).
     """
+    golden = place(model, golden)
     stored = _read(golden / f"{model}.npz", ("train_loss",))
     imported = golden_weights(model, golden)
     forward = jax.jit(lambda variables, x: create_model(model).apply(variables, x))
@@ -190,6 +196,12 @@ def _output_error(stored: dict[str, np.ndarray], logits: jax.Array) -> float:
     return float(np.max(np.abs(logits - stored["logits"])) / np.max(np.abs(stored["logits"])))
 
 
+def place(model: str, golden: Path) -> Path:
+    """Where a network's outputs are: the folder, or that which comes with the benchmarks."""
+    own = not (golden / f"{model}.npz").exists() and (GOLDEN / f"{model}.npz").exists()
+    return GOLDEN if own else golden
+
+
 def golden_weights(model: str, golden: Path) -> Imported:
     """The network's weights from the folder: a file, or drawn by rule from its specification."""
     for suffix in (".h5", ".weights.npz", ".pt"):
@@ -203,20 +215,6 @@ def golden_weights(model: str, golden: Path) -> Imported:
         )
     number = int(seed.read_text())
     return import_arrays(model, {n: draw(number, n, tuple(s), bn) for n, s, bn in json.loads(spec.read_text())})
-
-
-def draw(seed: int, name: str, shape: tuple[int, ...], batch_norm: bool) -> np.ndarray:
-    """One array by the rule of the golden folder's README: a generator seeded with (seed, crc32 of the name)."""
-    generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    leaf = name.rsplit(".", 1)[-1]
-    if leaf == "num_batches_tracked":
-        return np.zeros((), np.float32)
-    if leaf == "running_var" or (batch_norm and leaf == "weight"):
-        return generator.uniform(0.5, 1.5, shape).astype(np.float32)
-    if leaf == "running_mean" or "bias" in leaf:
-        return generator.normal(0, 0.1, shape).astype(np.float32)
-    fan_in = np.prod(shape[1:], dtype=int) if len(shape) > 1 else shape[0]
-    return generator.normal(0, 1 / np.sqrt(fan_in), shape).astype(np.float32)
 
 
 def _without_dropout(model: str) -> Any:

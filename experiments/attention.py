@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> None:
     print_devices()
     name = run_name(args.model, asked=suffix(args, usual_task(args.data_dir)))
     classifier = load(args.checkpoint_dir / name, args.which, compilation_cache=args.compilation_cache)
+    if not classifier.attends:
+        raise UserError(f"{name} takes records in windows (--crop), where there is no attention over the whole")
     dataset = open_dataset(
         args.data_dir, classifier.sampling_rate, allow_missing=args.allow_missing, verify=args.verify
     )

@@ -189,7 +189,7 @@ def _read_all(
 ) -> Iterator[ECG]:
     """The windows of all files that can be predicted; says what is implausible, and calls `refuse` for what cannot be."""
     rate, leads = classifier.sampling_rate, classifier.leads
-    seconds = classifier.meta.network_config.length / rate
+    seconds = classifier.samples / rate
     for file in files:
         try:
             windows = read_ecg(file, leads, rate, seconds, table, args.lead_map, args.short)

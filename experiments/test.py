@@ -137,7 +137,8 @@ def test_one(args: argparse.Namespace, name: str, devices: Devices) -> dict[str,
         check_unseen(meta, validation, args, "--val_folds")
 
     predict = partial(
-        Predictor(create_model(meta.model, meta.network_config), devices), devices.put_everywhere(variables)
+        Predictor(create_model(meta.model, meta.network_config), devices, task.exclusive),
+        devices.put_everywhere(variables),
     )
     logits = predict(split, meta.scaling, args.batchsize, progress="testing")
     tested = Tested(name, meta, task, split, logits, args.split, args.precision or meta.precision)

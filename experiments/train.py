@@ -29,6 +29,7 @@ from experiments.cli import (
     execute,
     folds,
     json_object,
+    non_negative_float,
     positive_float,
     positive_int,
     run_name,
@@ -60,6 +61,7 @@ from imlenet_jax.training.api import TRAIN_FOLDS, check, scaler_of
 from imlenet_jax.training.api import describe as describe_run
 from imlenet_jax.training.logs import RunLog, is_complete, run_files
 from imlenet_jax.training.loop import DTYPES, Recipe, fit
+from imlenet_jax.training.optimizers import SCHEDULES
 from imlenet_jax.training.parallel import (
     Devices,
     free_bytes,
@@ -83,6 +85,18 @@ def make_parser() -> Parser:
     parser.add_argument("--train_folds", type=folds, default=TRAIN_FOLDS, help="folds that are trained on")
     parser.add_argument("--epochs", type=positive_int, default=Recipe.epochs, help="passes over the training records")
     parser.add_argument("--lr", type=positive_float, default=Recipe.lr, help="Adam's learning rate")
+    parser.add_argument(
+        "--schedule", choices=SCHEDULES, default=Recipe.schedule, help="of the learning rate; onecycle peaks at --lr"
+    )
+    parser.add_argument(
+        "--weight_decay", type=non_negative_float, help="of AdamW; unless given, what the network was published with"
+    )
+    parser.add_argument(
+        "--crop",
+        type=positive_float,
+        metavar="SECONDS",
+        help="train on so much of each record, from a random start; predict by the mean over windows",
+    )
     parser.add_argument(
         "--patience",
         type=positive_int,
@@ -300,7 +314,17 @@ def describe(args: argparse.Namespace, dataset: Dataset, train: Split, base: Met
         known = {"epoch": base.epoch, "data_fingerprint": base.data_fingerprint, "records": base.records}
         started_from = {**base.training, **known}
         flags |= {"started_from": started_from}
-    return describe_run(args.model, dataset, task, train, scaler, flags, base.config if base else args.config)
+    crop = args.crop
+    if base:
+        window = base.config["length"] / base.sampling_rate if base.samples else None
+        if crop not in (None, window):
+            raise UserError(f"--crop {crop:g}: the network to start from takes {_span(window)}; leave it out")
+        crop = window
+    return describe_run(args.model, dataset, task, train, scaler, flags, base.config if base else args.config, crop)
+
+
+def _span(seconds: float | None) -> str:
+    return "whole records" if seconds is None else f"{seconds:g} s"
 
 
 if __name__ == "__main__":

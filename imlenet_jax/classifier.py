@@ -17,7 +17,7 @@ from imlenet_jax.checkpoints.reading import load_variables
 from imlenet_jax.data.plausibility import typical_deflection, wrong_unit
 from imlenet_jax.data.ptbxl import LEADS
 from imlenet_jax.errors import DataWarning, UserError
-from imlenet_jax.models import create_model
+from imlenet_jax.models import create_model, windows
 from imlenet_jax.runtime.compilation import use_cache
 from imlenet_jax.runtime.fetching import fetched
 from imlenet_jax.runtime.precision import PRECISIONS, precision
@@ -95,10 +95,9 @@ class Classifier:
         self.task = meta.asked
         self.network: Any = create_model(meta.model, meta.network_config)
         self.precision = precision or meta.precision
-        squash = jax.nn.softmax if self.task.exclusive else jax.nn.sigmoid
-        self._outputs = partial(_apply, self.network, squash, meta.scaling, self.precision)
+        self._outputs = partial(_probabilities, self.network, self.task.exclusive, meta.scaling, self.precision)
         self._apply: Callable[..., Any] = jax.jit(self._outputs)
-        self._logits = partial(_logits, self.network, meta.scaling, self.precision)
+        self._logits = partial(_logits, self.network, self.task.exclusive, meta.scaling, self.precision)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -114,6 +113,17 @@ class Classifier:
     def sampling_rate(self) -> int:
         """Samples per second that signals must have."""
         return self.meta.sampling_rate
+
+    @property
+    def samples(self) -> int:
+        """Samples that signals must have: those of a record, which the network may take in windows."""
+        config: Any = self.network.config  # not the meta's, which is checked anew, slowly, whenever it is asked for
+        return self.meta.samples or config.length
+
+    @property
+    def attends(self) -> bool:
+        """Whether the network says where it looked, which only imle_net does, and only where it takes records whole."""
+        return self.meta.model == "imle_net" and not self.meta.samples
 
     @property
     def logits(self) -> jax.tree_util.Partial:
@@ -161,8 +171,11 @@ class Classifier:
         Each sums to one over its last axis. Takes what `predict_proba` takes; `UserError` for the other networks,
         which have no attention.
         """
-        if self.meta.model != "imle_net":
-            raise UserError(f"{self.meta.model} has no attention: only imle_net can be asked where it looked")
+        if not self.attends:
+            why = f"over windows (--crop {self.meta.training.get('crop')}) " if self.meta.model == "imle_net" else ""
+            raise UserError(
+                f"{self.meta.model} {why}has no attention: only imle_net on whole records can be asked where it looked"
+            )
         return self._run(signals, batchsize, lambda probabilities, aux: aux)
 
     def _run(self, signals: np.ndarray, batchsize: int, pick: Callable[..., Any]) -> Any:
@@ -187,8 +200,7 @@ class Classifier:
             signals = np.asarray(signals)
         except ValueError as error:
             raise UserError(f"signals are no array ({error}): give each record the same number of samples") from None
-        config: Any = self.network.config  # not the meta's, which is checked anew, slowly, whenever it is asked for
-        expected = (config.length, config.leads)
+        expected = (self.samples, len(self.leads))
         if signals.ndim != 3 or signals.shape[1:] != expected or len(signals) == 0:
             hint = "; the last two axes are swapped" if signals.shape[1:] == expected[::-1] else ""
             raise UserError(f"signals have shape {signals.shape}, not (n, {expected[0]}, {expected[1]}){hint}")
@@ -206,15 +218,14 @@ class Classifier:
         return signals
 
 
-def _apply(
-    network: Any, squash: Callable[..., jax.Array], scaler: Any, level: str, variables: Any, millivolts: jax.Array
+def _probabilities(
+    network: Any, exclusive: bool, scaler: Any, level: str, variables: Any, millivolts: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     with precision(level):
-        logits, aux = network.apply(variables, (millivolts - scaler.mean) / scaler.std, train=False)
-    return squash(logits), aux
+        logits, aux = windows.apply(network, variables, (millivolts - scaler.mean) / scaler.std, exclusive)
+    return (jax.nn.softmax if exclusive else jax.nn.sigmoid)(logits), aux
 
 
-def _logits(network: Any, scaler: Any, level: str, variables: Any, millivolts: jax.Array) -> jax.Array:
+def _logits(network: Any, exclusive: bool, scaler: Any, level: str, variables: Any, millivolts: jax.Array) -> jax.Array:
     with precision(level):
-        logits: jax.Array = network.apply(variables, (millivolts - scaler.mean) / scaler.std, train=False)[0]
-    return logits
+        return windows.apply(network, variables, (millivolts - scaler.mean) / scaler.std, exclusive)[0]

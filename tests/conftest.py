@@ -1,6 +1,7 @@
 """What tests share: several CPU devices, tiny networks, and where the real data lies."""
 
 import os
+from importlib.metadata import version
 
 # Before JAX starts: eight devices out of one CPU, for the tests of data parallelism; and the quickest compilation,
 # since tiny networks take longer to compile than to run.
@@ -10,14 +11,14 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_force_host_platform_device_count=8",
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
-        "--xla_cpu_use_fusion_emitters=false",
+        # XLA ends at a flag that it no longer has.
+        "--xla_cpu_use_fusion_emitters=false" * (tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11)),
     ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a test is not to read or write the user's
 
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,6 +34,8 @@ TINY = {
     "rajpurkar": {"length": 64, "kernel_size": 4, "filters": 4, "blocks": 6, "widen_every": 2},
     "ecgnet": {"length": 200, "filters": 4, "blocks": 5, "lstm_units": 4},
     "resnet101": {"length": 64, "filters": 4, "blocks": [1, 1, 2, 1]},
+    "xresnet1d101": {"length": 64, "stem": [4, 4, 8], "filters": 4, "blocks": [1, 1, 2, 1], "hidden": 8},
+    "s4": {"length": 64, "features": 8, "states": 4, "blocks": 2},
 }
 
 
@@ -57,8 +60,7 @@ def _shared(name: str) -> Path:
 
 def skip_where_kernels_do_not_lower() -> None:
     """Since jaxlib 0.10.3 a GPU's kernel is compiled while it is lowered, by jax's CUDA plugin."""
-    numbers = tuple(int(number) for number in version("jaxlib").split(".")[:3])
-    if numbers > (0, 10, 2) and find_spec("jax_cuda13_plugin") is None:
+    if tuple(map(int, version("jaxlib").split(".")[:3])) > (0, 10, 2) and find_spec("jax_cuda13_plugin") is None:
         pytest.skip("this jaxlib lowers a kernel for a GPU only with jax[cuda13]")
 
 

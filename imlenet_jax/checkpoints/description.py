@@ -12,7 +12,7 @@ import numpy as np
 from imlenet_jax.data.scaling import Scaler
 from imlenet_jax.data.tasks import SUB, SUPERCLASS, Task
 from imlenet_jax.files import conforms
-from imlenet_jax.models import Config, make_config
+from imlenet_jax.models import LARGEST, Config, make_config
 from imlenet_jax.runtime.precision import PRECISIONS
 
 FORMAT = 1
@@ -29,7 +29,8 @@ class Meta:
     `youden` the same by Youden's index, `training` the flags of the run and, for the sub-diagnosis, the network that it
     started from, `metrics` those of the epoch, `history` those of all epochs up to it, and `step` the steps made in the
     next one. `records` says which records trained it (`imlenet_jax.training.seen`), `checksums` is the CRC-32 of each
-    item of arrays. Old checkpoints have none of the last four.
+    item of arrays. `samples` are those of a record where the network takes it in windows of `config["length"]`. Old
+    checkpoints have none of the last five.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Meta:
     step: int = 0
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     records: dict[str, str] | None = None
+    samples: int | None = None
     checksums: dict[str, int] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=lambda: versions())
     format: int = FORMAT
@@ -101,6 +103,8 @@ def check_meta(meta: Meta) -> None:
         wrong.append("records")
     if not wrong and any(limits and len(limits) != len(meta.classes) for limits in (meta.thresholds, meta.youden)):
         wrong.append("thresholds")
+    if not wrong and meta.samples is not None and not 0 < meta.config.get("length", 0) < meta.samples <= LARGEST:
+        wrong.append("samples")
     if not wrong and meta.precision not in tuple(PRECISIONS):
         wrong.append("precision")
     if wrong:

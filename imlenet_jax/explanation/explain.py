@@ -173,7 +173,7 @@ def explain(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # the findings of each ECG say the same, and which
         probabilities = classifier.predict_proba(full, batchsize)
-        attended = classifier.meta.model == "imle_net" and maps != "gradients"
+        attended = classifier.attends and maps != "gradients"
         attention = attention_maps(classifier, full, batchsize) if attended else None
     found = [
         Explanation(

@@ -21,14 +21,13 @@ File = tuple[bytes, dict[str, Any]]
 
 def describe(classifier: Classifier, tests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What goes with a network, in JSON types; `tests` as for `card`."""
-    meta, config = classifier.meta, classifier.meta.network_config
-    meta = dataclasses.replace(meta, history=[], checksums={"variables": checksum(classifier.variables)})
+    meta = dataclasses.replace(classifier.meta, history=[], checksums={"variables": checksum(classifier.variables)})
     return {
         "format": FORMAT,
         "version": VERSION,
         "input": {
             "name": INPUT,
-            "shape": ["batch", config.length, config.leads],
+            "shape": ["batch", classifier.samples, len(classifier.leads)],
             "unit": "mV, not standardised",
             "leads": list(meta.leads),
             "sampling_rate": meta.sampling_rate,

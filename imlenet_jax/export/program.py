@@ -23,7 +23,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 def output_names(classifier: Classifier) -> tuple[str, ...]:
     """`probabilities`, and for imle_net the three levels of attention."""
-    return ("probabilities", *(LEVELS if classifier.meta.model == "imle_net" else ()))
+    return ("probabilities", *(LEVELS if classifier.attends else ()))
 
 
 def outputs(classifier: Classifier, variables: Any, ecg_mv: jax.Array) -> dict[str, jax.Array]:
@@ -34,9 +34,10 @@ def outputs(classifier: Classifier, variables: Any, ecg_mv: jax.Array) -> dict[s
 
 def stablehlo(classifier: Classifier) -> bytes:
     """The program of `jax.export`: of the weights by name and of ECGs, of any number, for each of `PLATFORMS`."""
-    config: Any = classifier.network.config
     weights = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), by_name(classifier.variables))
-    ecg = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("batch"), config.length, config.leads), np.float32)
+    ecg = jax.ShapeDtypeStruct(
+        (*jax.export.symbolic_shape("batch"), classifier.samples, len(classifier.leads)), np.float32
+    )
 
     def program(weights: dict[str, jax.Array], ecg_mv: jax.Array) -> dict[str, jax.Array]:
         return outputs(classifier, nested(weights), ecg_mv)
@@ -51,7 +52,6 @@ def onnx(classifier: Classifier) -> Any:
     Raises:
         UserError: the extra is not installed.
     """
-    config: Any = classifier.network.config
     names = output_names(classifier)
 
     def program(ecg_mv: jax.Array) -> tuple[jax.Array, ...]:
@@ -63,7 +63,7 @@ def onnx(classifier: Classifier) -> Any:
             import jax2onnx
         except ImportError as error:
             raise UserError(f"--format onnx needs {error.name}: pip install 'imlenet_jax[onnx]'") from None
-        shape = ("batch", config.length, config.leads)
+        shape = ("batch", classifier.samples, len(classifier.leads))
         return jax2onnx.to_onnx(
             program, [shape], model_name=classifier.meta.model, opset=OPSET, input_names=[INPUT], output_names=names
         )

@@ -25,10 +25,9 @@ Run = Callable[[NDArray[np.float32]], Mapping[str, NDArray]]
 
 def synthetic_ecgs(classifier: Classifier, n: int = max(BATCHES), seed: int = 0) -> NDArray[np.float32]:
     """ECGs (n, samples, leads) in mV of synthetic patients, repeated or cut to the network's length and rate."""
-    config: Any = classifier.network.config
     hearts = (patient.heart for patient in patients(seed))
     twelve = np.stack([record(next(hearts), np.random.default_rng([seed, number]))[0] for number in range(n)]) / 1000
-    time = np.arange(config.length) * SAMPLING_RATE / classifier.sampling_rate
+    time = np.arange(classifier.samples) * SAMPLING_RATE / classifier.sampling_rate
     places = np.floor(time).astype(int) % twelve.shape[1]
     columns = [LEADS.index(lead) if lead in LEADS else number % 12 for number, lead in enumerate(classifier.leads)]
     return twelve[:, places][:, :, columns].astype(np.float32)

@@ -5,6 +5,7 @@ A network is a list of layers in the order the original stores them. For the ker
 the layers are found by `source`, the prefix of their state-dict names.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -55,7 +56,16 @@ KERAS_LEAVES: dict[str, tuple[Leaf, ...]] = {
 
 TORCH_LEAVES: dict[str, tuple[Leaf, ...]] = {
     "conv": (Leaf("weight", "params", "kernel", (2, 1, 0)),),
+    "conv_with_bias": (Leaf("weight", "params", "kernel", (2, 1, 0)), Leaf("bias", "params", "bias")),
     "dense": (Leaf("weight", "params", "kernel", (1, 0)), Leaf("bias", "params", "bias")),
+    "layer_norm": (Leaf("weight", "params", "scale"), Leaf("bias", "params", "bias")),
+    "state_space": (
+        Leaf("D", "params", "D"),
+        Leaf("kernel.kernel.C", "params", "C"),
+        *(Leaf(f"kernel.kernel.{name}", "batch_stats", name) for name in ("log_dt", "w", "B", "P", "Q")),
+        Leaf("output_linear.0.weight", "params", "kernel", (1, 0)),
+        Leaf("output_linear.0.bias", "params", "bias"),
+    ),
     "batch_norm": tuple(
         Leaf(source, *target)
         for source, target in zip(("weight", "bias", "running_mean", "running_var"), _BATCH_NORM, strict=True)
@@ -139,10 +149,49 @@ def _resnet101(config: Any) -> Iterator[Layer]:
     yield Layer("dense", ("head",), "fc")
 
 
+def _xresnet1d101(config: Any) -> Iterator[Layer]:
+    def convolution(ours: tuple[str, ...], norm: tuple[str, ...], theirs: str) -> Iterator[Layer]:
+        yield Layer("conv", ours, f"{theirs}.0")
+        yield Layer("batch_norm", norm, f"{theirs}.1")
+
+    for index in range(len(config.stem)):
+        yield from convolution((f"stem{index}",), (f"stem{index}_bn",), str(index))
+    first = len(config.stem) + 1  # a pool without weights comes between
+    features = config.stem[-1]
+    for stage, blocks in enumerate(config.blocks):
+        for index in range(blocks):
+            ours, theirs = f"stage{stage}_block{index}", f"{first + stage}.{index}"
+            for layer in range(3):
+                yield from convolution((ours, f"conv{layer + 1}"), (ours, f"bn{layer + 1}"), f"{theirs}.convs.{layer}")
+            if features != (features := config.filters * config.expansion):
+                path = "idpath.1" if stage else "idpath.0"
+                yield from convolution((ours, "shortcut"), (ours, "shortcut_bn"), f"{theirs}.{path}")
+    head = first + len(config.blocks)
+    for index, name in ((2, "hidden"), (6, "head")):
+        yield Layer("batch_norm", (f"{name}_bn",), f"{head}.{index}")
+        yield Layer("dense", (name,), f"{head}.{index + 2}")
+
+
+def _s4(config: Any) -> Iterator[Layer]:
+    yield Layer("conv_with_bias", ("encoder",), "encoder")
+    for index in range(config.blocks):
+        yield Layer("state_space", (f"block{index}",), f"s4_layers.{index}")
+        yield Layer("layer_norm", (f"norm{index}",), f"norms.{index}")
+    yield Layer("dense", ("head",), "decoder")
+
+
+REPEATED = re.compile(r"\.num_batches_tracked$|\.convpath\.")
+"""Arrays of a state dict that need no place: counters, and a second name that xresnet1d101 has for its convolutions."""
+
+NODES = (".kernel.kernel.omega", ".kernel.kernel.z")
+"""Arrays of s4 that follow from the length it was built for; their first axis is length // 2 + 1."""
+
 LAYOUTS: dict[str, Callable[[Any], Iterator[Layer]]] = {
     "imle_net": _imle_net,
     "mousavi": _mousavi,
     "rajpurkar": _rajpurkar,
     "ecgnet": _ecgnet,
     "resnet101": _resnet101,
+    "xresnet1d101": _xresnet1d101,
+    "s4": _s4,
 }

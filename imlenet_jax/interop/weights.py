@@ -5,6 +5,7 @@ be those of the network.
 """
 
 import math
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -16,8 +17,10 @@ import jax
 import numpy as np
 
 from imlenet_jax.errors import UserError
-from imlenet_jax.interop.layout import KERAS_LEAVES, LAYOUTS, TORCH_LEAVES, Leaf
+from imlenet_jax.interop.layout import KERAS_LEAVES, LAYOUTS, NODES, REPEATED, TORCH_LEAVES, Leaf
 from imlenet_jax.models import Config, abstract_variables, create_model, entry, make_config
+
+PREFIX = re.compile(r"^(module|model)\.")  # several GPUs leave the first, lightning the second
 
 
 class Source(NamedTuple):
@@ -47,7 +50,7 @@ def import_weights(model: str, path: Path, config: Config | None = None) -> Impo
     """Read the weights of an original network.
 
     Keras layers are matched by order and kind, since layer numbers differ between files; torch arrays by name, with
-    or without the `module.` prefix that several GPUs leave.
+    or without the prefix that several GPUs or lightning leave.
 
     Raises:
         UserError: the file is missing, of another format, or does not fit; the first mismatch is named.
@@ -120,10 +123,14 @@ def _match_keras(model: str, config: Config | None, path: Path, layers: list[tup
 
 
 def _match_torch(model: str, config: Config | None, path: Path, sources: Mapping[str, Source]) -> Pairs:
-    left = {name.removeprefix("module."): source for name, source in sources.items()}
-    left = {name: source for name, source in left.items() if not name.endswith("num_batches_tracked")}
+    left = {PREFIX.sub("", name): source for name, source in sources.items() if not REPEATED.search(name)}
     pairs: Pairs = []
-    for layer in LAYOUTS[model](config or make_config(model)):
+    config = config or make_config(model)
+    for name in [name for name in left if name.endswith(NODES)]:
+        nodes = left.pop(name).shape[:1]
+        if nodes != (config.length // 2 + 1,):
+            raise UserError(f"{path}: '{name}' has shape {nodes}: this {model} is not for {config.length} samples")
+    for layer in LAYOUTS[model](config):
         for leaf in TORCH_LEAVES[layer.kind]:
             name = f"{layer.source}.{leaf.source}"
             if name not in left:
@@ -156,7 +163,7 @@ def _assemble(model: str, config: Config | None, path: Path, pairs: Pairs) -> Im
         if not np.isfinite(array).all():
             raise UserError(f"{path}: '{source.name}' holds NaN or infinite values; the file cannot be used")
         _put(variables, target, array)
-        targets[source.name.removeprefix("module.")] = target
+        targets[PREFIX.sub("", source.name)] = target
     return Imported(variables, targets)
 
 
@@ -243,6 +250,7 @@ def _open_torch(path: Path) -> dict[str, Source]:
         ) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state.get("model", state))  # as lightning and fastai save it
         return {name: Source(name, tuple(t.shape), not t.is_complex(), partial(_numpy, t)) for name, t in state.items()}
     except Exception as error:  # torch raises many types for a file that is not a state dict
         # torch itself would advise to load the file unsafely.

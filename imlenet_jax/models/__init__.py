@@ -1,4 +1,4 @@
-"""The five networks. Each is a Flax Linen module that returns `(logits, aux)`, and one frozen dataclass of constants."""
+"""The networks. Each is a Flax Linen module that returns `(logits, aux)`, and one frozen dataclass of constants."""
 
 import dataclasses
 import json
@@ -17,19 +17,25 @@ from imlenet_jax.models.layers import Dtype, Framework
 from imlenet_jax.models.mousavi import LAYOUTS, Mousavi, MousaviConfig
 from imlenet_jax.models.rajpurkar import Rajpurkar, RajpurkarConfig
 from imlenet_jax.models.resnet101 import ResNet101, ResNet101Config
+from imlenet_jax.models.s4 import S4, S4Config
+from imlenet_jax.models.xresnet1d101 import XResNet1d101, XResNet1d101Config
 
-Config: TypeAlias = IMLENetConfig | MousaviConfig | RajpurkarConfig | ECGNetConfig | ResNet101Config
+Config: TypeAlias = (
+    IMLENetConfig | MousaviConfig | RajpurkarConfig | ECGNetConfig | ResNet101Config | XResNet1d101Config | S4Config
+)
 
 
 LARGEST = 10**6  # value of an option: far beyond what any machine holds, and within what JAX can compute shapes of
 
 
 class Entry(NamedTuple):
-    """A network's module, its configuration class, and the framework it was published in."""
+    """A network's module, its configuration class, and the framework, weight decay and betas of Adam it was published with."""
 
     module: type[nn.Module]
     config: type[Config]
     framework: Framework
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
 
 
 MODELS: dict[str, Entry] = {
@@ -38,11 +44,13 @@ MODELS: dict[str, Entry] = {
     "rajpurkar": Entry(Rajpurkar, RajpurkarConfig, "keras"),
     "ecgnet": Entry(ECGNet, ECGNetConfig, "torch"),
     "resnet101": Entry(ResNet101, ResNet101Config, "torch"),
+    "xresnet1d101": Entry(XResNet1d101, XResNet1d101Config, "torch", weight_decay=1e-2, betas=(0.9, 0.99)),
+    "s4": Entry(S4, S4Config, "torch", weight_decay=1e-3),
 }
 
 
 def entry(name: str) -> Entry:
-    """The entry of a network by name; `UserError` lists the five names where there is none."""
+    """The entry of a network by name; `UserError` lists the names where there is none."""
     if name not in MODELS:
         raise UserError(f"--model '{name}' is unknown: choose one of {', '.join(MODELS)}")
     return MODELS[name]
@@ -97,14 +105,14 @@ def _check_length(name: str, config: Config) -> None:
 def create_model(
     name: str, config: Config | None = None, axis_name: str | None = None, dtype: Dtype = None
 ) -> nn.Module:
-    """A network by name: one of `imle_net`, `mousavi`, `rajpurkar`, `ecgnet`, `resnet101`.
+    """A network by name, one of `MODELS`.
 
     `config` defaults to the reference's constants; `axis_name` names the device axis under `jax.pmap`; `dtype` is what
     activations and their gradients are stored in, and multiplied in by convolutions (`jnp.bfloat16`; parameters, sums,
     statistics, recurrences, softmax and loss stay in float32).
     """
-    module, config_class, _ = entry(name)
-    return module(config or config_class(), axis_name=axis_name, dtype=dtype)
+    found = entry(name)
+    return found.module(config or found.config(), axis_name=axis_name, dtype=dtype)
 
 
 def init_variables(network: nn.Module, key: jax.Array) -> dict[str, Any]:

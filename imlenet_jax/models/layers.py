@@ -190,6 +190,7 @@ class Conv(nn.Module):
     use_bias: bool = True
     exact: bool = False
     kernel_init: Initializer = nn.initializers.lecun_normal()
+    bias_init: Initializer = nn.initializers.zeros
     dtype: Dtype = None
 
     @nn.compact
@@ -198,7 +199,7 @@ class Conv(nn.Module):
         x = x.astype(self.dtype or x.dtype)
         padding = (self.padding, self.padding) if isinstance(self.padding, int) else self.padding
         x = convolve(x, kernel.astype(x.dtype), self.stride, padding, self.exact)
-        return add_bias(x, self.param("bias", nn.initializers.zeros, (self.features,))) if self.use_bias else x
+        return add_bias(x, self.param("bias", self.bias_init, (self.features,))) if self.use_bias else x
 
 
 @jax.custom_vjp

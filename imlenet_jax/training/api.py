@@ -40,6 +40,7 @@ def fit(
     val_folds: Sequence[int] = (9,),
     min_likelihood: float | None = None,
     config: dict[str, Any] | None = None,
+    crop: float | None = None,
     num_devices: int | None = None,
     **recipe: Any,
 ) -> Classifier:
@@ -60,6 +61,8 @@ def fit(
         val_folds: that choose the best epoch, apart from those; the other folds stay unseen.
         min_likelihood: see `Task.labels`.
         config: constants of the network to change.
+        crop: seconds to train on at a time, from a random start in each record; other records are judged by the mean over
+            windows of so many. The whole record unless given.
         num_devices: all unless given.
         recipe: fields of `imlenet_jax.training.loop.Recipe`: `epochs`, `batchsize`, `lr`, `seed`, `patience`, `dtype`...
 
@@ -92,10 +95,11 @@ def fit(
         "train_folds": list(folds[0]),
         "val_folds": list(folds[1]),
         "min_likelihood": min_likelihood,
+        "crop": crop,
         **dataclasses.asdict(chosen),
     }
     scaler = scaler_of(train, folds[0], min_likelihood, asked)
-    meta = describe(model, dataset, asked, train, scaler, flags, config or {})
+    meta = describe(model, dataset, asked, train, scaler, flags, config or {}, crop)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(folder.parent / f".{folder.name}.checkpoint_dir.lock", f"another training is writing to {folder}"):
         start = find_start(folder, meta)
@@ -136,6 +140,7 @@ def describe(
     scaler: tuple[float, float],
     flags: dict[str, Any],
     constants: dict[str, Any],
+    crop: float | None = None,
 ) -> Meta:
     """What a run's checkpoints say of themselves.
 
@@ -144,8 +149,16 @@ def describe(
         scaler: mean and standard deviation, mV.
         flags: of the run, in JSON types.
         constants: of the network; its sizes follow the data.
+        crop: seconds of a record that the network takes; the whole unless given.
+
+    Raises:
+        UserError: a record is no longer than `crop`.
     """
-    sizes = {"leads": len(dataset.leads), "length": dataset.length, "classes": len(task.classes)}
+    length = dataset.length if crop is None else round(crop * dataset.sampling_rate)
+    if crop is not None and not 0 < length < dataset.length:
+        seconds = dataset.length / dataset.sampling_rate
+        raise UserError(f"--crop {crop:g}: the records have {seconds:g} s; choose fewer, or leave it out")
+    sizes = {"leads": len(dataset.leads), "length": length, "classes": len(task.classes)}
     return Meta(
         model=model,
         config=dataclasses.asdict(make_config(model, constants | sizes)),
@@ -157,4 +170,5 @@ def describe(
         training=flags,
         records=seen(train),
         task=task.name,
+        samples=None if crop is None else dataset.length,
     )

@@ -39,7 +39,7 @@ from imlenet_jax.evaluation.report import sigmoid
 from imlenet_jax.models import create_model, init_variables
 from imlenet_jax.runtime.fetching import fetched
 from imlenet_jax.training.logs import RATE
-from imlenet_jax.training.optimizers import make_optimizer
+from imlenet_jax.training.optimizers import make_optimizer, rate_of
 from imlenet_jax.training.outcomes import GROUP, Outcomes
 from imlenet_jax.training.parallel import Devices, is_first_process
 from imlenet_jax.training.progress import compiling
@@ -67,6 +67,7 @@ class Recipe:
     `dtype` is that of activations (`create_model`). `steps_per_call` training steps are one compiled
     program. With `data_on_device` the training records lie on every device, and a step is given rows only. For the first
     `freeze_epochs` only the head is trained; after them the learning rate of all before it is `backbone_lr` times `lr`.
+    `weight_decay` is the network's own unless given, and `schedule` how the learning rate goes (`rate_of`).
     """
 
     batchsize: int = 32
@@ -80,6 +81,8 @@ class Recipe:
     data_on_device: bool = False
     freeze_epochs: int = 0
     backbone_lr: float = 1.0
+    weight_decay: float | None = None
+    schedule: str = "constant"
 
 
 Row = dict[str, float]
@@ -110,8 +113,9 @@ def fit(
     """
     warn_undefined_auc(validation.labels, meta.classes)
     trainer = Trainer(meta, train, recipe, devices)
-    predict = Predictor(create_model(meta.model, meta.network_config, dtype=DTYPES[recipe.dtype]), devices)
     task = meta.asked
+    network = create_model(meta.model, meta.network_config, dtype=DTYPES[recipe.dtype])
+    predict = Predictor(network, devices, task.exclusive)
     state, unfinished = trainer.start(start, variables), start.unfinished if start else None
     history = list(start.meta.history) if start else []
     selection = Selection(recipe.patience, history)
@@ -154,9 +158,12 @@ class Trainer:
             raise UserError("--parallel pmap takes neither --steps_per_call nor --data_on_device: choose sharded")
         if jax.process_count() > 1 and recipe.data_on_device:
             raise UserError("--data_on_device True: each of several processes reads only its part; choose False")
+        if recipe.schedule == "onecycle" and recipe.freeze_epochs:
+            raise UserError("--schedule onecycle is one course of the whole run: leave --freeze_epochs out")
         self._meta, self._train, self._recipe, self._devices = meta, train, recipe, devices
         self._task = meta.asked
-        self._optimizer = make_optimizer(meta.model, recipe.lr, self._task.exclusive)
+        rate = rate_of(recipe.schedule, recipe.lr, recipe.epochs * self.steps)
+        self._optimizer = make_optimizer(meta.model, rate, self._task.exclusive, recipe.weight_decay)
         network = create_model(meta.model, meta.network_config, devices.axis_name, DTYPES[recipe.dtype])
         exclusive = self._task.exclusive
         step = partial(train_step, network, self._optimizer, axis_name=devices.axis_name, exclusive=exclusive)
@@ -297,9 +304,9 @@ class Trainer:
 class Predictor:
     """Logits of a whole split, compiled once."""
 
-    def __init__(self, network: nn.Module, devices: Devices):
+    def __init__(self, network: nn.Module, devices: Devices, exclusive: bool = False):
         self._devices = devices
-        self._step = devices.compile_predict(partial(predict_step, network))
+        self._step = devices.compile_predict(partial(predict_step, network, exclusive=exclusive))
         self._compiled: set[Any] = set()
 
     def __call__(

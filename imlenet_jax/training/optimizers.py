@@ -1,4 +1,4 @@
-"""The reference's optimizers: Adam as keras and as torch write it, and keras' clipping of each array by itself."""
+"""The optimizers of the originals: Adam as keras and as torch write it, and keras' clipping of each array by itself."""
 
 import jax
 import jax.numpy as jnp
@@ -6,16 +6,38 @@ import optax
 
 from imlenet_jax.models import entry
 
+SCHEDULES = ("constant", "onecycle")
 
-def make_optimizer(model: str, learning_rate: float = 1e-3, exclusive: bool = False) -> optax.GradientTransformation:
-    """The optimizer that the reference trains a network with (`train.py`, `torch_train.py`).
+
+def rate_of(schedule: str, peak: float, steps: int) -> float | optax.Schedule:
+    """The learning rate: `peak` throughout, or as a function of the step of a run of so many.
+
+    `onecycle` rises from peak / 25 for 30 % of the steps and falls to peak / 250,000, by half cosines: fastai's
+    `fit_one_cycle` (Smith and Topin, 2017), without its cycle of the momentum.
+    """
+    return optax.cosine_onecycle_schedule(steps, peak) if schedule == "onecycle" else peak
+
+
+def make_optimizer(
+    model: str,
+    learning_rate: float | optax.Schedule = 1e-3,
+    exclusive: bool = False,
+    weight_decay: float | None = None,
+) -> optax.GradientTransformation:
+    """The optimizer that a network was published with (`train.py`, `torch_train.py` of the reference).
 
     rajpurkar's gradients are clipped to an L2 norm of 1, each array by itself: keras' `clipnorm`. Not for exclusive classes,
-    the sub-diagnosis of MI.
+    the sub-diagnosis of MI. The network's own `weight_decay`, unless given, makes it AdamW: each update also takes
+    that share, times the learning rate, off every parameter.
     """
-    if entry(model).framework == "torch":
-        return optax.adam(learning_rate, eps=1e-8)
-    adam = optax.chain(scale_by_keras_adam(), optax.scale_by_learning_rate(learning_rate))
+    found = entry(model)
+    decay = found.weight_decay if weight_decay is None else weight_decay
+    decayed = [optax.add_decayed_weights(decay)] if decay else []
+    if found.framework == "torch":
+        adam = optax.scale_by_adam(*found.betas, eps=1e-8)
+    else:
+        adam = scale_by_keras_adam(*found.betas)
+    adam = optax.chain(adam, *decayed, optax.scale_by_learning_rate(learning_rate))
     return optax.chain(clip_each_by_norm(1.0), adam) if model == "rajpurkar" and not exclusive else adam
 
 

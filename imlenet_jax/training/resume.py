@@ -14,7 +14,7 @@ from imlenet_jax.checkpoints.reading import first_whole, load_meta, restore, sav
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import move_aside
 from imlenet_jax.models import create_model, init_variables
-from imlenet_jax.training.optimizers import make_optimizer
+from imlenet_jax.training.optimizers import make_optimizer, rate_of
 from imlenet_jax.training.parallel import is_first_process, wait_for_processes
 from imlenet_jax.training.saving import UNFINISHED
 from imlenet_jax.training.step import TrainState, Unfinished, new_state
@@ -105,7 +105,8 @@ def differing_flags(old: Meta, new: Meta) -> list[str]:
     before, now = old.training, json.loads(json.dumps(new.training))
     pairs = {f"--{flag}": (before[flag], now[flag]) for flag in now if flag in before and flag not in FREE_FLAGS}
     pairs["--model"] = old.model, new.model
-    if now.get("epochs", 0) < before.get("epochs", 0):
+    grows = now.get("epochs", 0) > before.get("epochs", 0)
+    if now.get("epochs", 0) < before.get("epochs", 0) or (grows and now.get("schedule") == "onecycle"):
         pairs["--epochs"] = before["epochs"], now["epochs"]
     options = json.loads(json.dumps(new.config))
     changed = [key for key in {**old.config, **options} if old.config.get(key) != options.get(key)]
@@ -138,7 +139,9 @@ def _load(wanted: Meta, path: Path, meta: Meta) -> Start:
         )
     if len(meta.history) != meta.epoch:
         raise UserError(f"{path} was written by a version that could not continue: --resume False starts anew")
-    optimizer = make_optimizer(meta.model, exclusive=meta.asked.exclusive)
+    flags = meta.training
+    rate = rate_of(flags.get("schedule", "constant"), 1, 1)  # for the shapes of the optimizer's state
+    optimizer = make_optimizer(meta.model, rate, meta.asked.exclusive, flags.get("weight_decay"))
     network = create_model(meta.model, wanted.network_config)
     shapes = jax.eval_shape(lambda: new_state(init_variables(network, jax.random.key(0)), optimizer))
     leaves, structure = jax.tree.flatten(shapes.opt_state)

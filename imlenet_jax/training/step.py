@@ -12,8 +12,10 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from imlenet_jax.data.loader import Batch
 from imlenet_jax.data.scaling import Scaler
-from imlenet_jax.models import HEAD
+from imlenet_jax.models import HEAD, windows
 from imlenet_jax.models.platform import by_platform
+
+CROP = 1  # apart from the dropout of the same step
 
 
 class TrainState(NamedTuple):
@@ -152,12 +154,16 @@ def train_step(
 ) -> tuple[TrainState, Outcome]:
     """One step on a batch as the loader makes it, or on the rows `batch` `(batch,)` int32 of `records` on the device.
 
-    Dropout is drawn from (seed, step), so a run can be resumed.
+    Records that are longer than the network's are cropped at random. That and dropout are drawn from (seed, step), so a
+    run can be resumed.
     """
     batch = _gather(batch, records)
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     if axis_name is not None:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    length: int = network.config.length  # type: ignore[attr-defined]
+    if batch.signal.shape[1] > length:
+        batch = batch._replace(signal=windows.crop(batch.signal, length, jax.random.fold_in(key, CROP)))
     x = standardise(batch, scaler)
     return update(network, optimizer, state, x, batch.label, key, axis_name, exclusive, frozen, backbone_rate)
 
@@ -175,7 +181,8 @@ def several_steps(step: Callable[..., Any], state: TrainState, batches: Any, *re
     return jax.lax.scan(lambda state, batch: step(state, batch, *rest), state, batches)
 
 
-def predict_step(network: nn.Module, variables: dict[str, Any], batch: Batch, scaler: Scaler) -> jax.Array:
-    """Logits `(batch, classes)` in inference mode."""
-    logits, _ = network.apply(variables, standardise(batch, scaler), train=False)
-    return logits
+def predict_step(
+    network: nn.Module, variables: dict[str, Any], batch: Batch, scaler: Scaler, exclusive: bool = False
+) -> jax.Array:
+    """Logits `(batch, classes)` in inference mode; of records that are longer than the network's, over windows."""
+    return windows.apply(network, variables, standardise(batch, scaler), exclusive)[0]
