@@ -166,19 +166,20 @@ def _section(group: list[tuple[Path, dict[str, Any]]]) -> str:
 
 
 def _cells(path: Path, result: dict[str, Any], found: dict[str, Any]) -> tuple[str, ...]:
-    recipe, first = result["recipe"], found["seconds_to_target"]
+    recipe, first, machine = result["recipe"], found["seconds_to_target"], result["machine"]
+    on_cpu = f"{machine['cpu']}, {machine['cores']} cores"
     told = {"batchsize": recipe["batchsize"], "lr": recipe["lr"], "dtype": recipe["dtype"]} | result["changed"]
     return (
         f"`{result['model']}`",
         str(recipe["epochs"]),
         ", ".join(f"{name} {value if isinstance(value, str) else json.dumps(value)}" for name, value in told.items()),
-        result["machine"]["devices"],
+        on_cpu if "(cpu)" in machine["devices"] else machine["devices"],
         _seconds(found["seconds"]),
         _seconds(first) if first else f"never in {found['never_reached']}",
         _auc(found["final_auc"]),
         f"{found['p']:.1e}",
         str(len(result["runs"])),
-        f"[{result['machine']['date'][:10]}]({path.name})",
+        f"[{machine['date'][:10]}]({path.name})",
     )
 
 

@@ -45,7 +45,7 @@ def result(final=FINAL, target=0.79, date="2026-11-28T10:00:00+00:00", pace=1.0,
         for seed, auc in enumerate(final)
     ]
     return {
-        "machine": {"date": date, "devices": "1 x H100 (gpu)"},
+        "machine": {"date": date, "devices": "1 x H100 (gpu)", "cpu": "EPYC", "cores": 2},
         "data": {
             "source": "PTB-XL",
             "fingerprint": "0123456789abcdef",
