@@ -44,6 +44,7 @@ from imlenet_jax.training.parallel import Devices, print_devices
 from imlenet_jax.training.step import TrainState, Unfinished
 from imlenet_jax.training.stopping import NotFinite, Stopped, Watch
 
+CHOICES = {"dtype": tuple(DTYPES)}
 OURS = ("epochs", "seed", "patience", "data_on_device", "freeze_epochs")  # fields of a recipe that the rules decide
 CLOCK = (
     "seconds are those of training steps, until the device has done them; compile_s (compilation, in steps that are thrown "
@@ -138,8 +139,8 @@ def make_recipe(values: dict[str, Any], epochs: int) -> Recipe:
         least = 1 if type(default) is int and default > 0 else 0
         if isinstance(value, int | float) and not least <= value < math.inf:
             raise UserError(f"--recipe '{name}' takes a finite number from {least} on, not {json.dumps(value)}")
-    if values.get("dtype", "float32") not in DTYPES:
-        raise UserError(f"--recipe 'dtype' is one of {', '.join(DTYPES)}, not {values['dtype']}")
+        if name in CHOICES and value not in CHOICES[name]:
+            raise UserError(f"--recipe '{name}' is one of {', '.join(CHOICES[name])}, not {value}")
     return Recipe(**values, epochs=epochs, data_on_device=True)
 
 
