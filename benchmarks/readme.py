@@ -1,4 +1,4 @@
-"""Writes benchmarks/README.md: how to measure, and the tables of the results that are committed.
+"""Writes benchmarks/README.md: how to measure, and the tables of the results that are committed; and records/README.md.
 
 python -m benchmarks.readme
 """
@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.compiled import compiled_page
 from benchmarks.parts.device_report import device_report
 from benchmarks.parts.figures import check_matplotlib, draw_least_times
+from benchmarks.parts.speedrun import records_page
 from benchmarks.parts.tables import markdown, milliseconds, throughput_tables
 from benchmarks.scaling import format_table
 from experiments.cli import Parser, execute
@@ -20,6 +21,7 @@ from imlenet_jax.files import write_atomically
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
+RECORDS = FOLDER / "records"
 
 HEAD = """# Benchmarks
 
@@ -35,6 +37,7 @@ python -m benchmarks.latency --out benchmarks/results/latency.json
 python -m benchmarks.scaling --out benchmarks/results
 python -m benchmarks.precision --out benchmarks/results/precision.json
 python -m benchmarks.seeds --out benchmarks/results/seeds.json
+python -m benchmarks.time_to_auc --model mousavi --target 0.80 --epochs 10 --out benchmarks/records
 python -m benchmarks.device --golden DIR --reference original --out results/device
 .accelerators/cuda/bin/python -m benchmarks.compiled --out results/compiled
 ```
@@ -44,6 +47,8 @@ once, and what does not fit is left out. XLA's own options go by `XLA_FLAGS`, wh
 `XLA_FLAGS=--xla_gpu_enable_command_buffer=+WHILE`, for one, loops become part of command buffers. `compiled` is for one
 that is not there: it compiles the steps for it and counts bytes, kernels, memory and messages between devices. It
 measures no speed, and needs compilers: `make accelerators` (some 3 GB). `--against FILE` prints what changed since an earlier `compiled.json`.
+
+`time_to_auc` trains several networks to a validation AUC, against the clock; `records/README.md` has the rules and the records.
 
 `throughput` takes the machine to be otherwise idle. With `--reference` it times the original networks beside ours, the
 two taking turns on the same batch. They need an interpreter of their own:
@@ -65,14 +70,17 @@ def main() -> None:
     parser = Parser(prog="python -m benchmarks.readme", description="Write benchmarks/README.md from the results.")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of JSON files")
     parser.add_argument("--out", type=Path, default=FOLDER / "README.md", help="the page")
+    parser.add_argument("--records", type=Path, default=RECORDS, help="folder of records, whose page is written there")
     execute(parser, run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the page, and the figure of the programs before and after."""
+    """Write both pages, and the figure of the programs before and after."""
     check_matplotlib()
-    write_atomically(args.out, page(args.results).encode())
-    print(f"written: {args.out}")
+    pages = {args.out: page(args.results), args.records / "README.md": records_page(args.records)}
+    for path, text in pages.items():
+        write_atomically(path, text.encode())
+        print(f"written: {path}")
     for before in args.results.glob("compiled_*_before.json"):
         now = before.with_name(before.name.replace("_before", ""))
         if not now.is_file():

@@ -73,6 +73,22 @@ def tiny(request: pytest.FixtureRequest):
 
 
 @pytest.fixture
+def compiled():
+    """The names of what is compiled, as it happens."""
+    import jax
+
+    names = []
+
+    def listen(event, duration, fun_name="", **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
 def file_size_limit() -> Iterator[Callable[[int], None]]:
     """Makes every file that grows beyond so many bytes fail, as on a full disk."""
     import resource

@@ -7,5 +7,5 @@
 - Programs: `hlo` (reads XLA's text), then `cost` (multiplications, bytes, kernels) and `program` (messages, memory, what
   moves most) by it; `absent` (compiles for a device that is not there)
 - The originals: `side_by_side` (in turn with ours), `reference` (what their interpreter runs)
-- To read: `tables`, `figures`, `device_report`, `faithfulness_report`
+- To read: `tables`, `figures`, `device_report`, `faithfulness_report`, `speedrun` (claims and records)
 """

@@ -22,5 +22,5 @@ def test_damaged_results_are_named(tmp_path):
 def test_programs_before_and_after_are_drawn(tmp_path, capsys):
     for name in ("compiled_h100.json", "compiled_h100_before.json"):
         shutil.copy(RESULTS / name, tmp_path)
-    run(argparse.Namespace(results=tmp_path, out=tmp_path / "README.md"))
+    run(argparse.Namespace(results=tmp_path, out=tmp_path / "README.md", records=tmp_path / "records"))
     assert (tmp_path / "compiled_h100.png").read_bytes().startswith(b"\x89PNG")

@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 
@@ -16,20 +15,6 @@ from tests.checkpoints.test_checkpoints import _meta
 
 CONFIG = make_config("mousavi", {"filters": [4, 4], "lstm_units": 4, "hidden": 8})
 NOWHERE = SimpleNamespace(save=lambda *_: None, finish=lambda: None)
-
-
-@pytest.fixture
-def compiled():
-    """The names of what is compiled, as it happens."""
-    names = []
-
-    def listen(event, duration, fun_name="", **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            names.append(fun_name)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield names
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.fixture
