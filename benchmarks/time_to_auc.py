@@ -28,7 +28,16 @@ import numpy as np
 from benchmarks.parts.machine import machine
 from benchmarks.parts.speedrun import claims, format_claims, why_no_record
 from benchmarks.parts.timing import timed
-from experiments.cli import Parser, add_cache_flag, add_precision_flag, coverage, execute, json_object, positive_int
+from experiments.cli import (
+    Parser,
+    add_cache_flag,
+    add_precision_flag,
+    coverage,
+    execute,
+    json_object,
+    positive_float,
+    positive_int,
+)
 from imlenet_jax.checkpoints.description import SCORE, Meta
 from imlenet_jax.data.loader import Split, select
 from imlenet_jax.data.open import open_dataset
@@ -40,11 +49,12 @@ from imlenet_jax.runtime.compilation import use_cache
 from imlenet_jax.runtime.precision import set_precision
 from imlenet_jax.training.api import TRAIN_FOLDS, check, describe
 from imlenet_jax.training.loop import DTYPES, Predictor, Recipe, Trainer
+from imlenet_jax.training.optimizers import SCHEDULES
 from imlenet_jax.training.parallel import Devices, print_devices
 from imlenet_jax.training.step import TrainState, Unfinished
 from imlenet_jax.training.stopping import NotFinite, Stopped, Watch
 
-CHOICES = {"dtype": tuple(DTYPES)}
+CHOICES = {"dtype": tuple(DTYPES), "schedule": SCHEDULES}
 OURS = ("epochs", "seed", "patience", "data_on_device", "freeze_epochs")  # fields of a recipe that the rules decide
 CLOCK = (
     "seconds are those of training steps, until the device has done them; compile_s (compilation, in steps that are thrown "
@@ -64,6 +74,7 @@ def main() -> None:
         "--recipe", type=json_object, default={}, help="fields of Recipe to change, as JSON: '{\"lr\": 0.003}'"
     )
     parser.add_argument("--config", type=json_object, default={}, help="constants of the network to change, as JSON")
+    parser.add_argument("--crop", type=positive_float, metavar="SECONDS", help="train on so much of each record")
     parser.add_argument("--out", type=Path, help="write the result into this folder, as JSON")
     add_precision_flag(parser, "default")
     add_cache_flag(parser)
@@ -84,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
     check(train, validation, recipe.batchsize, recipe.drop_last, devices)
     warn_undefined_auc(validation.labels, dataset.task().classes)
     told = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in ("seed", "patience")}
-    meta = describe(args.model, dataset, dataset.task(), train, dataset.scaler, told, args.config)
+    meta = describe(args.model, dataset, dataset.task(), train, dataset.scaler, told, args.config, args.crop)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)  # rather now than after all runs
     result = what_is_run(args, meta, train, validation)
@@ -118,7 +129,7 @@ def what_is_run(args: argparse.Namespace, meta: Meta, train: Split, validation: 
         **{name: getattr(args, name) for name in ("target", "model", "precision")},
         "config": meta.config,
         "recipe": meta.training,
-        "changed": {**args.recipe, **args.config},
+        "changed": {**args.recipe, **args.config, **({"crop": args.crop} if args.crop else {})},
         "runs": [],
     }
 
@@ -151,7 +162,8 @@ def train_one(meta: Meta, train: Split, validation: Split, recipe: Recipe, devic
         UserError: the loss or a weight stopped being a number, so that there is no result.
     """
     trainer = Trainer(meta, train, recipe, devices)
-    predict = Predictor(create_model(meta.model, meta.network_config, dtype=DTYPES[recipe.dtype]), devices)
+    network = create_model(meta.model, meta.network_config, dtype=DTYPES[recipe.dtype])
+    predict = Predictor(network, devices, meta.asked.exclusive)
     state = trainer.start()
 
     def compile_ahead() -> None:

@@ -127,9 +127,10 @@ def _match_torch(model: str, config: Config | None, path: Path, sources: Mapping
     pairs: Pairs = []
     config = config or make_config(model)
     for name in [name for name in left if name.endswith(NODES)]:
-        nodes = left.pop(name).shape[:1]
-        if nodes != (config.length // 2 + 1,):
-            raise UserError(f"{path}: '{name}' has shape {nodes}: this {model} is not for {config.length} samples")
+        shape = left.pop(name).shape
+        if shape != (config.length // 2 + 1, 2):
+            samples = 2 * (shape[0] - 1) if shape else 0
+            raise UserError(f"{path}: '{name}' is of {samples} samples, and this {model} of {config.length}")
     for layer in LAYOUTS[model](config):
         for leaf in TORCH_LEAVES[layer.kind]:
             name = f"{layer.source}.{leaf.source}"

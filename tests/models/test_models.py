@@ -1,4 +1,4 @@
-"""Sizes, shapes and options of the five networks."""
+"""Sizes, shapes and options of the networks."""
 
 import dataclasses
 from functools import partial
@@ -23,6 +23,8 @@ SIZES = {
     "rajpurkar": 10_483_621,
     "ecgnet": 1_031_949,
     "resnet101": 156_889_221,
+    "xresnet1d101": 1_872_261,
+    "s4": 2_149_381,
 }
 
 

@@ -58,5 +58,13 @@ def test_mistakes_are_one_sentence(arguments, sentence, tmp_path, synthetic_shar
 
 
 def test_networks_are_listed():
-    assert imlenet_jax.list_models() == ["imle_net", "mousavi", "rajpurkar", "ecgnet", "resnet101"]
+    assert imlenet_jax.list_models() == [
+        "imle_net",
+        "mousavi",
+        "rajpurkar",
+        "ecgnet",
+        "resnet101",
+        "xresnet1d101",
+        "s4",
+    ]
     assert set(imlenet_jax.__all__) <= {*dir(imlenet_jax), *imlenet_jax._WHERE}

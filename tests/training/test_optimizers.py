@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from imlenet_jax.training.optimizers import clip_each_by_norm, make_optimizer, norms_of
+from imlenet_jax.training.optimizers import clip_each_by_norm, make_optimizer, norms_of, rate_of
 
 
 @pytest.mark.parametrize(("model", "clipped"), [("imle_net", False), ("rajpurkar", True), ("ecgnet", False)])
@@ -26,6 +26,23 @@ def test_adam_as_each_framework_writes_it(model, clipped):
         epsilon = 1e-8 if model == "ecgnet" else 1e-7 / np.sqrt(1 - 0.999**t)
         expected -= 0.01 * m_hat / (np.sqrt(v_hat) + epsilon)
     np.testing.assert_allclose(params, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("model", "given", "decay"), [("s4", None, 1e-3), ("imle_net", 0.2, 0.2), ("s4", 0.0, 0.0)])
+def test_weight_decay_is_taken_off_the_weights_themselves(model, given, decay):
+    params, gradient = jnp.array([1.0, -2.0, 3.0]), jnp.array([1e-3, 1.0, -5.0])
+    updates = []
+    for optimizer in (make_optimizer(model, 0.1, weight_decay=given), make_optimizer(model, 0.1, weight_decay=0.0)):
+        updates.append(optimizer.update(gradient, optimizer.init(params), params)[0])
+    np.testing.assert_allclose(updates[0] - updates[1], -0.1 * decay * params, atol=1e-7)
+
+
+def test_one_cycle_rises_and_falls_as_fastai_has_it():
+    rate = rate_of("onecycle", 0.01, 100)
+    assert rate_of("constant", 0.01, 100) == 0.01
+    np.testing.assert_allclose(
+        [rate(step) for step in (0, 15, 30, 65, 100)], [4e-4, 5.2e-3, 1e-2, 5e-3, 4e-8], rtol=1e-4
+    )
 
 
 def test_rajpurkar_is_not_clipped_for_the_sub_diagnosis():

@@ -132,6 +132,24 @@ def test_a_sub_diagnosis_goes_on_too(synthetic_shards, tmp_path):  # its optimiz
         np.testing.assert_array_equal(found, array)
 
 
+def test_random_crops_on_one_cycle_go_on_to_the_bit(synthetic_shards, tmp_path):
+    run = Run(synthetic_shards, tmp_path)
+    flags = FLAGS | {"schedule": "onecycle", "weight_decay": 0.01, "crop": 2.5}
+    run.meta = dataclasses.replace(run.meta, config=run.meta.config | {"length": 250}, samples=1000, training=flags)
+    recipe = Recipe(batchsize=8, epochs=2, schedule="onecycle", weight_decay=0.01)
+    run("whole", recipe=recipe)
+    with pytest.raises(Stopped):
+        run("stopped", StopAfter(run.steps + 1), recipe=recipe)
+    run("stopped", recipe=recipe)
+    for found, array in zip(run.results("stopped")[0], run.results("whole")[0], strict=True):
+        np.testing.assert_array_equal(found, array)
+    run("resident", recipe=dataclasses.replace(recipe, data_on_device=True, steps_per_call=2))
+    for found, array in zip(run.results("resident")[0], run.results("whole")[0], strict=True):
+        np.testing.assert_allclose(found, array, rtol=1e-3, atol=1e-5)
+    with pytest.raises(UserError, match="--schedule onecycle is one course of the whole run"):
+        run("frozen", recipe=dataclasses.replace(recipe, freeze_epochs=1))
+
+
 def test_on_other_devices_it_goes_on_within_rounding(run, stopped):
     _copy(stopped, "on_four")
     run("on_four", devices=4)
@@ -195,6 +213,7 @@ def test_a_finished_run_goes_on_only_for_more_epochs(run):
     [
         ({"lr": 0.1, "batchsize": 16}, {}, "--lr was 0.001, is 0.1; --batchsize was 8, is 16"),
         ({"epochs": 2}, {}, "--epochs was 3, is 2"),
+        ({"epochs": 4, "schedule": "onecycle"}, {}, "--epochs was 3, is 4"),
         ({}, {"config": {"filters": 8}}, '--config was {"filters": 4}, is {"filters": 8}'),
         ({"data_dir": "other"}, {"data_fingerprint": "others"}, "--data_dir was data, is other, with other records"),
         ({"data_dir": "other", "epochs": 9, "log_dir": "x", "num_devices": 4, "resume": True}, {}, ""),

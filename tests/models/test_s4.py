@@ -1,0 +1,82 @@
+"""S4 against its definition: the system step by step, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from imlenet_jax.models import create_model, make_config
+from imlenet_jax.models.s4 import convolve_both_ways, hippo, responses
+from tests.conftest import TINY
+
+LENGTH = 32
+
+
+def _complex(array):
+    return np.asarray(array, float)[..., 0] + 1j * np.asarray(array, float)[..., 1]
+
+
+def test_hippo_is_its_definition_in_another_basis():
+    """A[n, k] = -sqrt((2n + 1)(2k + 1)) below the diagonal, -(n + 1) on it; B[n] = sqrt(2n + 1)."""
+    w, P, B = hippo(8)
+    n = np.arange(8)
+    A = -np.tril(np.sqrt(np.outer(2 * n + 1, 2 * n + 1)), -1) - np.diag(n + 1.0)
+    w, P, B = (np.concatenate([a, a.conj()]) for a in (w, P, B))
+    # What no basis changes: the answer C exp(A t) B for C = B*, and the eigenvalues.
+    ours = np.diag(w) - np.outer(P, P.conj())
+    np.testing.assert_allclose(np.sort(np.linalg.eigvals(ours).real), np.sort(np.linalg.eigvals(A).real), atol=1e-6)
+    root = np.sqrt(2 * n + 1)
+    for power in range(4):
+        expected = root @ np.linalg.matrix_power(A, power) @ root
+        found = B.conj() @ np.linalg.matrix_power(ours, power) @ B
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_new_networks_answer_as_their_systems_do_step_by_step():
+    config = make_config("s4", TINY["s4"] | {"length": LENGTH})
+    network = create_model("s4", config)
+    variables = jax.jit(network.init)(jax.random.key(1), jnp.zeros((1, LENGTH, 12)))
+    state, C = variables["batch_stats"]["block0"], variables["params"]["block0"]["C"]
+    found = responses(C, **state, length=LENGTH)
+    dt = np.exp(np.asarray(state["log_dt"], float))
+    assert (dt >= 0.001).all() and (dt <= 0.1).all()
+    w, P, B, Q, C = (_complex(array) for array in (state["w"], state["P"][0], state["B"][0], state["Q"][0], C))
+    np.testing.assert_allclose(Q, P.conj())
+    for feature in range(config.features):
+        full = [np.concatenate([a, a.conj()]) for a in (w[feature], P[feature], B[feature])]
+        A = np.diag(full[0]) - np.outer(full[1], full[1].conj())
+        inverse = np.linalg.inv(np.eye(len(A)) - dt[feature] / 2 * A)
+        step, enter = inverse @ (np.eye(len(A)) + dt[feature] / 2 * A), dt[feature] * inverse @ full[2]
+        for direction in range(2):
+            stored = np.concatenate([C[direction, feature], C[direction, feature].conj()])
+            read = stored @ np.linalg.inv(np.eye(len(A)) - np.linalg.matrix_power(step, LENGTH))
+            expected = [(read @ np.linalg.matrix_power(step, t) @ enter).real for t in range(LENGTH)]
+            np.testing.assert_allclose(found[direction, feature], expected, atol=2e-5)
+
+
+def test_both_ways_are_sums_over_the_past_and_the_future():
+    rng = np.random.default_rng(0)
+    u, forward, backward = rng.normal(size=(2, 3, 7)), rng.normal(size=(3, 7)), rng.normal(size=(3, 7))
+    expected = np.zeros((2, 3, 7))
+    for t in range(7):
+        for s in range(7):
+            expected[:, :, t] += forward[:, t - s] * u[:, :, s] if s <= t else backward[:, s - t - 1] * u[:, :, s]
+    np.testing.assert_allclose(convolve_both_ways(*map(jnp.float32, (u, forward, backward))), expected, atol=1e-5)
+
+
+def test_systems_stay_in_training_and_whole_features_drop_out():
+    network = create_model("s4", make_config("s4", TINY["s4"]))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 64, 12)), jnp.float32)
+    variables = jax.jit(network.init)(jax.random.key(1), x)
+
+    @jax.jit
+    def train(variables):
+        return network.apply(
+            variables, x, True, mutable=["batch_stats", "intermediates"], rngs={"dropout": jax.random.key(0)},
+            capture_intermediates=True,
+        )[1]  # fmt: skip
+
+    changed = train(variables)
+    jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"], variables["batch_stats"])
+    output = np.asarray(changed["intermediates"]["block0"]["__call__"][0])
+    dropped = (output == 0).all(axis=-1)
+    assert 0 < dropped.sum() < dropped.size and (output[~dropped] != 0).all()
