@@ -8,7 +8,9 @@ eigenvalues in conjugate pairs of which one is stored. Only C and D are trained,
 that stays, and lie beside BatchNorm's in `batch_stats`. Complex numbers are stored as two real ones, last.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -16,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from imlenet_jax.models.layers import Conv, Dropout, Dtype, single, symmetric_uniform, torch_uniform
+from imlenet_jax.models.platform import by_platform
 
 SLOWEST, FASTEST = np.log(0.001), np.log(0.1)  # of log_dt, per sample
 
@@ -56,8 +59,10 @@ class StateSpace(nn.Module):
         D = self.param("D", nn.initializers.normal(1.0), (1, features))
 
         inputs = single(u)
-        forward, backward = responses(C, **system, length=length)
-        y = convolve_both_ways(inputs, forward, backward) + inputs * D[0, :, None]
+        answer = partial(responses, length=length)
+        if not any(isinstance(array, jax.core.Tracer) for array in (C, *system.values())):
+            answer = at_once(answer)  # constants of the program, as in an exported one
+        y = convolve_both_ways(inputs, *answer(C, **system)) + inputs * D[0, :, None]
         y = self._drop(jax.nn.gelu(y.astype(u.dtype), approximate=False), train)
         kernel = self.param("kernel", torch_uniform, (features, 2 * features))
         bias = self.param("bias", symmetric_uniform(features**-0.5), (2 * features, 1))
@@ -104,11 +109,36 @@ class S4(nn.Module):
         return nn.Dense(config.classes, kernel_init=torch_uniform, bias_init=bias_init, name="head")(x), {}
 
 
+def at_once(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """A function of arrays that are known, computed while the program is traced."""
+
+    def call(*arrays: jax.Array, **more: jax.Array) -> jax.Array:
+        with jax.ensure_compile_time_eval():
+            return function(*arrays, **more)
+
+    return call
+
+
 def convolve_both_ways(u: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
     """`y[t] = sum_s forward[s] u[t - s] + sum_s backward[s] u[t + 1 + s]` along the last axis, by FFT.
 
-    `u` `(batch, features, length)` float; both responses `(features, length)`.
+    `u` `(batch, features, length)` float; both responses `(features, length)`. A portable program, which has no complex
+    numbers, adds the products up.
     """
+    return by_platform(u, forward, backward, portable=_by_products, default=_by_fft)
+
+
+def _by_products(u: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
+    features, length = forward.shape
+    kernel = jnp.concatenate([backward[:, ::-1], forward], axis=-1)[
+        :, ::-1
+    ]  # its middle, at `length - 1`, is forward[0]
+    return jax.lax.conv_general_dilated(
+        u, kernel[:, None], (1,), [(length - 1, length)], feature_group_count=features, precision="highest"
+    )
+
+
+def _by_fft(u: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
     length = u.shape[-1]
     kernel = jnp.concatenate([forward, backward[:, ::-1]], axis=-1)
     spectrum = jnp.fft.rfft(u, 2 * length) * jnp.fft.rfft(kernel)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from imlenet_jax.models import create_model, make_config
+from imlenet_jax.models.platform import PORTABLE, as_if_on
 from imlenet_jax.models.s4 import convolve_both_ways, hippo, responses
 from tests.conftest import TINY
 
@@ -60,7 +61,10 @@ def test_both_ways_are_sums_over_the_past_and_the_future():
     for t in range(7):
         for s in range(7):
             expected[:, :, t] += forward[:, t - s] * u[:, :, s] if s <= t else backward[:, s - t - 1] * u[:, :, s]
-    np.testing.assert_allclose(convolve_both_ways(*map(jnp.float32, (u, forward, backward))), expected, atol=1e-5)
+    arrays = [jnp.float32(array) for array in (u, forward, backward)]
+    for platform in (None, PORTABLE):
+        with as_if_on(platform):
+            np.testing.assert_allclose(convolve_both_ways(*arrays), expected, atol=1e-5)
 
 
 def test_systems_stay_in_training_and_whole_features_drop_out():
