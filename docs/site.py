@@ -52,9 +52,8 @@ def flags(parser: argparse.ArgumentParser) -> Iterator[str]:
         if isinstance(action, argparse._HelpAction):
             continue
         name = "`" + (", ".join(action.option_strings) or action.dest) + "`"
-        usual = (
-            "required" if action.required else "" if action.default in (None, [], {}) else f"`{shown(action.default)}`"
-        )
+        unset = action.default in (None, [], {}, argparse.SUPPRESS)
+        usual = "required" if action.required else "" if unset else f"`{shown(action.default)}`"
         choices = f": {', '.join(f'`{choice}`' for choice in action.choices)}" if action.choices else ""
         yield f"| {name} | {usual} | {cell(action.help or '')}{choices} |"
 

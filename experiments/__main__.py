@@ -21,6 +21,7 @@ COMMANDS = {
         "train": "Train a network on PTB-XL.",
         "test": "Test a trained network.",
         "compare": "Paired bootstrap of tested networks.",
+        "leaderboard": "Train, test and compare networks in one table.",
         "convert": "Original weights to a checkpoint.",
     },
     "And what it says": {

@@ -162,7 +162,23 @@ def _add_machine_flags(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train."""
+    """Train, and say how to go on."""
+    try:
+        train_all(args)
+    except Stopped:
+        command = shlex.join(command_to_continue("experiments.train", sys.argv[1:]))
+        print(f"stopped and saved; to continue: {command}")
+        sys.exit(os.EX_TEMPFAIL)
+    if is_first_process():
+        print(f"next: {shlex.join(_command_to_test(args))}")
+
+
+def train_all(args: argparse.Namespace) -> None:
+    """Train the network of every seed.
+
+    Raises:
+        Stopped: a signal ended it, and what was done is saved.
+    """
     entry(args.model)
     check_task_flags(args)
     check_base_flags(args)
@@ -185,15 +201,8 @@ def run(args: argparse.Namespace) -> None:
     train, validation = (choose_records(args, dataset, name) for name in ("training", "validation"))
     check(train, validation, args.batchsize, args.drop_last, devices)
     args.data_on_device = _place(args.data_on_device, train, devices)
-    try:
-        for seed in range(args.seed, args.seed + args.seeds):
-            train_one(args, seed, dataset, train, validation, devices)
-    except Stopped:
-        command = shlex.join(command_to_continue("experiments.train", sys.argv[1:]))
-        print(f"stopped and saved; to continue: {command}")
-        sys.exit(os.EX_TEMPFAIL)
-    if is_first_process():
-        print(f"next: {shlex.join(_command_to_test(args))}")
+    for seed in range(args.seed, args.seed + args.seeds):
+        train_one(args, seed, dataset, train, validation, devices)
 
 
 def _command_to_test(args: argparse.Namespace) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -178,4 +179,40 @@ def draw_groups(report: Mapping[str, Any], shown: Sequence[str], title: str) -> 
         f"{report['fewest_of_class']} records with or without the class",
         fontsize=8,
     )
+    return figure
+
+
+def draw_leaderboard(report: Mapping[str, Any], title: str) -> Figure:
+    """What networks reach against what they cost: a panel per task with a finished run, of which there is one at least.
+
+    A point is the mean AUC over seeds at the mean seconds of training, its bar the 95 % interval over records; small
+    points are single seeds. `report` is that of `experiments.leaderboard`.
+    """
+    rankings = [ranking for ranking in report["tasks"] if any(row["auc"] is not None for row in ranking["rows"])]
+    columns = min(3, len(rankings))
+    lines = -(-len(rankings) // columns)
+    figure = Figure(figsize=(max(6.5, 4.6 * columns), 4.0 * lines + 0.7), layout="constrained")
+    figure.suptitle(title, parse_math=False, fontsize=11)
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for panel, ranking in zip(panels, rankings, strict=False):
+        shown = [row for row in ranking["rows"] if row["auc"] is not None and row["auc"]["low"] is not None]
+        for place, row in enumerate(sorted(shown, key=lambda row: row["seconds"])):
+            auc, seconds, above = row["auc"], row["seconds"], place % 2 == 0  # so that neighbours' names stay apart
+            panel.plot([seconds] * 2, [auc["low"], auc["high"]], color="#355f8d", linewidth=1.6)
+            panel.plot([seconds] * row["seeds"], row["of_seeds"], "o", color="#d1662c", markersize=2.5, zorder=3)
+            panel.plot(seconds, auc["value"], "o", color="#355f8d", markersize=6)
+            end, shift, side = (auc["high"], 4, "bottom") if above else (auc["low"], -4, "top")
+            style = {"ha": "center", "va": side, "fontsize": 8, "parse_math": False}
+            panel.annotate(row["network"], (seconds, end), (0, shift), textcoords="offset points", **style)
+        panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter("{x:,g}")
+        panel.xaxis.set_minor_formatter("")
+        panel.margins(x=0.2, y=0.12)
+        panel.grid(color="#dddddd", linewidth=0.5)
+        panel.set_title(f"{ranking['task']}, {ranking['records']:,} records", fontsize=9, parse_math=False)
+    for panel in panels[len(rankings) :]:
+        panel.axis("off")
+    figure.supxlabel("seconds to train one network", fontsize=9)
+    figure.supylabel("macro AUC; bar: 95 % over records; small points: seeds", fontsize=9)
     return figure

@@ -10,20 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation import metrics
 from imlenet_jax.evaluation.bootstrap import Interval, bootstrap, percentile_interval
+from imlenet_jax.evaluation.published import TORCH_MODELS, Figure, published
 
 Array = NDArray[np.float64]
-
-PUBLISHED: dict[str, dict[str, float]] = {
-    "imle_net": {"macro_auc": 0.9216, "mean_accuracy": 0.8885, "max_f1": 0.8057},
-    "rajpurkar": {"macro_auc": 0.9155, "mean_accuracy": 0.8791, "max_f1": 0.7895},
-    "ecgnet": {"macro_auc": 0.9101, "mean_accuracy": 0.8735, "max_f1": 0.7712},
-    "resnet101": {"macro_auc": 0.8952, "mean_accuracy": 0.8678, "max_f1": 0.7558},
-    "mousavi": {"macro_auc": 0.8654, "mean_accuracy": 0.8419, "max_f1": 0.7315},
-}
-"""IMLE-Net's published results (Reddy et al., SMC 2021): PTB-XL, fold 10, 100 Hz, single runs, no interval given."""
-
-TORCH_MODELS = ("ecgnet", "resnet101")
-"""Networks whose published accuracy and max F1 are those of logits, not probabilities (``torch_test.py``)."""
 
 LEVEL = 0.95
 """Coverage of every interval."""
@@ -104,18 +93,19 @@ def format_table(report: Mapping[str, Any], model: str | None = None) -> str:
 
     The last column is left out without a model, as is right for other data than PTB-XL, or where nothing is published.
     """
-    published = _published_rows(model)
-    rows = [["metric", "value", "95 % interval", "n"] + ["published"] * bool(published)]
+    figures = published(model)
+    theirs = {figure.metric: f"{figure.value:.4f}" for figure in figures}
+    rows = [["metric", "value", "95 % interval", "n"] + ["published"] * bool(theirs)]
     many = len(report["classes"]) > MANY
     for name, entry in _entries(report, of_classes=not many):
-        figure = [f"{published[name]:.4f}" if name in published else "-"] * bool(published)
+        figure = [theirs.get(name, "-")] * bool(theirs)
         rows.append([name, _text(entry["value"]), _range(entry), str(entry["n"]), *figure])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     if many:
         lines += ["", *_class_table(report)]
-    return "\n".join([*lines, "", *_footnotes(report, model)])
+    return "\n".join([*lines, "", *_footnotes(report, figures)])
 
 
 def commonest(positives: Mapping[str, int], most: int = MANY) -> list[str]:
@@ -268,18 +258,6 @@ def _class_table(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _published_rows(model: str | None) -> dict[str, float]:
-    """The published figures of a model under the names of the metrics that they are."""
-    if model not in PUBLISHED:
-        return {}
-    figures, suffix = PUBLISHED[model], "_of_logits" if model in TORCH_MODELS else ""
-    return {
-        "macro_auc": figures["macro_auc"],
-        f"mean_accuracy_at_0.5{suffix}": figures["mean_accuracy"],
-        f"max_f1_10_thresholds{suffix}": figures["max_f1"],
-    }
-
-
 def _text(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
@@ -288,7 +266,7 @@ def _range(entry: Mapping[str, Any]) -> str:
     return "undefined" if entry["low"] is None else f"[{entry['low']:.4f}, {entry['high']:.4f}]"
 
 
-def _footnotes(report: Mapping[str, Any], model: str | None) -> list[str]:
+def _footnotes(report: Mapping[str, Any], figures: Sequence[Figure]) -> list[str]:
     settings = report["bootstrap"]
     notes = [
         f"Interval: {settings['level']:.0%} percentile bootstrap, {settings['resamples']} resamples of records, "
@@ -300,13 +278,10 @@ def _footnotes(report: Mapping[str, Any], model: str | None) -> list[str]:
         notes.append(
             "Resamples in which a metric does not exist are left out of its interval (share: left_out, in the JSON)."
         )
-    if model in PUBLISHED:
+    notes += [f"Published: {source}; all of PTB-XL." for source in dict.fromkeys(figure.source for figure in figures)]
+    if figures and figures[0].model in TORCH_MODELS:
         notes.append(
-            "Published: Reddy et al. 2021, all of PTB-XL's fold 10 at 100 Hz, a single run, no interval given."
-        )
-    if model in TORCH_MODELS:
-        notes.append(
-            f"The published accuracy and max F1 of {model} were computed on logits, not probabilities: "
+            f"The published accuracy and max F1 of {figures[0].model} were computed on logits, not probabilities: "
             "compare them with the rows of logits."
         )
     return notes

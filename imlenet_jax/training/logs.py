@@ -10,8 +10,9 @@ from typing import Any
 
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_json
+from imlenet_jax.runtime.memory import peak_bytes
 
-RATE = "records_per_second"
+RATE, PEAK = "records_per_second", "peak_memory_bytes"
 
 
 class RunLog:
@@ -19,7 +20,8 @@ class RunLog:
 
     Writes `<log_dir>/<name>_train_logs.json` (`<name>_disease.json` of a sub-diagnosis), a list of values per metric (null where one does not exist), anew after
     every epoch, TensorBoard files under `<log_dir>/<name>_tensorboard`, and `<log_dir>/<name>_train_times.json`, the
-    rates, which no two runs share. Both of the others are made from `history`, so they hold each epoch once.
+    rates and the peak memory by then, which no two runs share. Both of the others are made from `history`, so they hold
+    each epoch once.
 
     Args:
         log_dir: made as needed.
@@ -44,14 +46,14 @@ class RunLog:
         self.path, self._folder, self._times_path = run_files(log_dir, name)
         self._history: dict[str, list[float | None]] = {}
         self._settings = settings
-        self._times = _read_times(self._times_path)[: len(history)]
+        self._times = read_times(log_dir, name)[: len(history)]
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._wandb = _start_wandb(name, settings) if use_wandb else None  # may fail: nothing is open yet
         before = list(self._folder.glob("events.out.tfevents.*"))
         from tensorboardX.event_file_writer import EventsWriter  # here: training itself works without it
 
         # Not SummaryWriter: it writes in a thread, where a full disk is a traceback and then a wait without end.
         self._events = EventsWriter(str(self._folder / "events"), f".{time.time_ns()}")
-        self._wandb = _start_wandb(name, settings) if use_wandb else None
         for row in history:
             self._add(row)
         if history:
@@ -64,7 +66,7 @@ class RunLog:
         rate = row[RATE]
         row = {name: value for name, value in row.items() if name != RATE}
         self._add(row)
-        self._times.append({"epoch": row["epoch"], RATE: rate})
+        self._times.append({"epoch": row["epoch"], RATE: rate, PEAK: peak_bytes()})
         self._write()
         print(
             f"epoch {row['epoch']}: loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}, "
@@ -124,9 +126,10 @@ def is_complete(log_dir: Path, name: str, history: Sequence[dict[str, float]]) -
     return logged == [row["epoch"] for row in history]
 
 
-def _read_times(path: Path) -> list[dict[str, float]]:
+def read_times(log_dir: Path, name: str) -> list[dict[str, float]]:
+    """Per epoch of a run its rate and the peak memory of its process by then; empty where none are readable."""
     try:
-        times = json.loads(path.read_bytes())
+        times = json.loads(run_files(log_dir, name)[2].read_bytes())
     except (OSError, ValueError):
         return []
     return times if isinstance(times, list) else []

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.faults import read_events
 from imlenet_jax.errors import UserError
-from imlenet_jax.training.logs import RATE, RunLog, is_complete
+from imlenet_jax.training.logs import PEAK, RATE, RunLog, is_complete, read_times
 
 ROW = {
     "epoch": 1,
@@ -48,7 +48,8 @@ def test_a_log_that_goes_on_holds_each_epoch_once(tmp_path):
     events = sorted(read_events(tmp_path / "mousavi_tensorboard"))
     assert [(step, value) for step, tag, value in events if tag == "train_loss"] == [(1, 0.5), (2, 0.25)]
     times = json.loads((tmp_path / "mousavi_train_times.json").read_text())
-    assert times == [{"epoch": 1, RATE: 9.0}, {"epoch": 2, RATE: 9.0}]
+    assert [(row["epoch"], row[RATE]) for row in times] == [(1, 9.0), (2, 9.0)]
+    assert times == read_times(tmp_path, "mousavi") and 2**20 < times[0][PEAK] <= times[1][PEAK]
 
 
 def test_a_file_in_the_way_is_named(tmp_path):
