@@ -8,9 +8,8 @@ eigenvalues in conjugate pairs of which one is stored. Only C and D are trained,
 that stays, and lie beside BatchNorm's in `batch_stats`. Complex numbers are stored as two real ones, last.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -59,10 +58,8 @@ class StateSpace(nn.Module):
         D = self.param("D", nn.initializers.normal(1.0), (1, features))
 
         inputs = single(u)
-        answer = partial(responses, length=length)
-        if not any(isinstance(array, jax.core.Tracer) for array in (C, *system.values())):
-            answer = at_once(answer)  # constants of the program, as in an exported one
-        y = convolve_both_ways(inputs, *answer(C, **system)) + inputs * D[0, :, None]
+        forward, backward = responses(C, **system, length=length)
+        y = convolve_both_ways(inputs, forward, backward) + inputs * D[0, :, None]
         y = self._drop(jax.nn.gelu(y.astype(u.dtype), approximate=False), train)
         kernel = self.param("kernel", torch_uniform, (features, 2 * features))
         bias = self.param("bias", symmetric_uniform(features**-0.5), (2 * features, 1))
@@ -109,16 +106,6 @@ class S4(nn.Module):
         return nn.Dense(config.classes, kernel_init=torch_uniform, bias_init=bias_init, name="head")(x), {}
 
 
-def at_once(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """A function of arrays that are known, computed while the program is traced."""
-
-    def call(*arrays: jax.Array, **more: jax.Array) -> jax.Array:
-        with jax.ensure_compile_time_eval():
-            return function(*arrays, **more)
-
-    return call
-
-
 def convolve_both_ways(u: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
     """`y[t] = sum_s forward[s] u[t - s] + sum_s backward[s] u[t + 1 + s]` along the last axis, by FFT.
 
@@ -152,20 +139,29 @@ def responses(
 
     The generating function of the answer is evaluated at the roots of unity, by sums of `v / (z - w)` over the
     eigenvalues, and transformed back. `C` is that of the original, which already holds `I - dA^length`. With
-    z = 2 (1 - omega) / (1 + omega) fractions are multiplied by 1 + omega, which is 0 at the highest frequency.
+    z = 2 (1 - omega) / (1 + omega) fractions are multiplied by 1 + omega, which is 0 at the highest frequency. What is
+    known while the program is traced becomes a constant of it.
     """
-    C, B, P, Q, w = (jax.lax.complex(a[..., 0], a[..., 1]) for a in (C, B, P, Q, w))
+    arrays = (C, log_dt, w, B, P, Q)
+    xp: Any = jnp if any(isinstance(array, jax.core.Tracer) for array in arrays) else np
+    C, log_dt, w, B, P, Q = map(xp.asarray, arrays)
+    C, w, B, P, Q = (a[..., 0] + 1j * a[..., 1] for a in (C, w, B, P, Q))
     omega = np.exp(-2j * np.pi / length * np.arange(length // 2 + 1))
-    above, below = jnp.asarray(2 * (1 - omega), w.dtype), jnp.asarray(1 + omega, w.dtype)
-    dt = jnp.exp(log_dt)[:, None]
-    w = (w * dt)[..., None]
-    inverse = 1 / ((above - w * below) * (above - w.conj() * below))  # (features, states / 2, frequencies)
-    v = jnp.concatenate([B, P])[:, None] * jnp.concatenate([C, Q])
-    parts = jnp.stack([v.real, (v * w[..., 0].conj()).real]).astype(inverse.dtype)
-    plain, turned = jnp.einsum("pijfn,fnk->pijfk", parts, inverse, precision="highest")
-    r = 2 * dt * (above * plain - below * turned)
+    above, below = (xp.asarray(part, w.dtype) for part in (2 * (1 - omega), 1 + omega))
+    dt = xp.exp(log_dt)[:, None]
+    w = w * dt
+    v = xp.concatenate([B, P])[:, None] * xp.concatenate([C, Q])
+    plain, turned = v.real[..., None], (v * w.conj()).real[..., None]
+
+    def term(n: int) -> Any:
+        pole = w[:, n, None]
+        return (above * plain[..., n, :] - below * turned[..., n, :]) / (
+            (above - pole * below) * (above - pole.conj() * below)
+        )
+
+    r = 2 * dt * sum(map(term, range(w.shape[-1])))
     spectrum = 2 * (r[0, :-1] - below * r[0, -1] * r[1, :-1] / (1 + below * r[1, -1]))
-    return jnp.fft.irfft(spectrum, length)
+    return jnp.asarray(xp.fft.irfft(spectrum, length), log_dt.dtype)
 
 
 def hippo(states: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -191,11 +187,11 @@ def _draw(key: jax.Array, shape: tuple[int, ...], length: int, system: dict[str,
     rate = 2 * jnp.exp(-system["log_dt"])[:, None]
     diagonal = 1 / (rate - w)
     left, right = diagonal * P, P.conj() * diagonal
-    each, eye = jnp.vectorize(jnp.diag, signature="(n)->(n,n)"), jnp.eye(w.shape[-1])
+    eye = jnp.eye(w.shape[-1])
     product = left[..., :, None] * right[..., None, :] / (1 + jnp.sum(P.conj() * left, -1))[:, None, None]
-    forward = each(rate + w) - P[..., :, None] * P.conj()[..., None, :]
+    forward = (rate + w)[..., None] * eye - P[..., :, None] * P.conj()[..., None, :]
     with jax.default_matmul_precision("highest"):
-        power = jnp.linalg.matrix_power((each(diagonal) - product) @ forward, length)
+        power = jnp.linalg.matrix_power((diagonal[..., None] * eye - product) @ forward, length)
         C = jax.random.normal(key, shape) * np.sqrt(0.5).astype(np.float32)
         whole = jax.lax.complex(C[..., 0], C[..., 1])
         whole = jnp.concatenate([whole, whole.conj()], axis=-1)
