@@ -11,8 +11,11 @@ import pytest
 import experiments.convert
 import experiments.test
 import experiments.train
+from benchmarks.parity import GOLDEN
+from benchmarks.parts.drawn import draw
 from imlenet_jax.checkpoints.reading import read_meta
 from imlenet_jax.classifier import load
+from imlenet_jax.data.shards import open_shards
 from imlenet_jax.data.synthetic import write_dataset
 from imlenet_jax.files import exclusive
 from imlenet_jax.training.logs import RunLog
@@ -188,6 +191,33 @@ def test_validation_records_that_are_all_alike_are_refused(here, monkeypatch, ca
 def test_test_refuses_a_missing_checkpoint(here, synthetic_shards, monkeypatch, capsys):
     assert call(monkeypatch, experiments.test, "--data_dir", synthetic_shards) == 2
     assert "checkpoints/imle_net: no such checkpoint folder" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:no record has class")
+def test_convert_for_crops_and_another_task(here, synthetic_shards, monkeypatch, capsys):
+    task = open_shards(synthetic_shards).task("rhythm")
+    spec = json.loads((GOLDEN / "xresnet1d101.spec.json").read_text())
+    arrays = {name: draw(1, name, tuple(shape), norm) for name, shape, norm in spec}
+    arrays |= {name: np.zeros((len(task.classes), *arrays[name].shape[1:])) for name in ("8.8.weight", "8.8.bias")}
+    np.savez("w.npz", **arrays)
+    flags = [
+        "--model",
+        "xresnet1d101",
+        "--weights",
+        "w.npz",
+        "--out",
+        "checkpoints/xresnet1d101_rhythm",
+        "--task",
+        "rhythm",
+    ]
+    assert call(monkeypatch, experiments.convert, *flags) == 2
+    assert "--task rhythm needs --data_dir" in capsys.readouterr().err
+    flags += ["--data_dir", synthetic_shards, "--crop", 2.5]
+    assert call(monkeypatch, experiments.convert, *flags) == 0
+    found = load("checkpoints/xresnet1d101_rhythm")
+    assert (found.classes, found.samples, found.network.config.length) == (task.classes, 1000, 250)
+    flags = ["--model", "xresnet1d101", "--task", "rhythm", "--data_dir", synthetic_shards, "--split", "val"]
+    assert call(monkeypatch, experiments.test, *flags) == 0
 
 
 @pytest.mark.filterwarnings("ignore:signals. the leads typically")  # its inputs are noise
