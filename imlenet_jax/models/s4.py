@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from imlenet_jax.models.layers import Conv, Dropout, Dtype, single, symmetric_uniform, torch_uniform
-from imlenet_jax.models.platform import by_platform
+from imlenet_jax.models.long_convolution import convolve_both_ways
 
 SLOWEST, FASTEST = np.log(0.001), np.log(0.1)  # of log_dt, per sample
 
@@ -104,32 +104,6 @@ class S4(nn.Module):
         x = jnp.mean(single(x), axis=2)
         bias_init = symmetric_uniform(config.features**-0.5)
         return nn.Dense(config.classes, kernel_init=torch_uniform, bias_init=bias_init, name="head")(x), {}
-
-
-def convolve_both_ways(u: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
-    """`y[t] = sum_s forward[s] u[t - s] + sum_s backward[s] u[t + 1 + s]` along the last axis, by FFT.
-
-    `u` `(batch, features, length)` float; both responses `(features, length)`. A portable program, which has no complex
-    numbers, adds the products up.
-    """
-    return by_platform(u, forward, backward, portable=_by_products, default=_by_fft)
-
-
-def _by_products(u: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
-    features, length = forward.shape
-    kernel = jnp.concatenate([backward[:, ::-1], forward], axis=-1)[
-        :, ::-1
-    ]  # its middle, at `length - 1`, is forward[0]
-    return jax.lax.conv_general_dilated(
-        u, kernel[:, None], (1,), [(length - 1, length)], feature_group_count=features, precision="highest"
-    )
-
-
-def _by_fft(u: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
-    length = u.shape[-1]
-    kernel = jnp.concatenate([forward, backward[:, ::-1]], axis=-1)
-    spectrum = jnp.fft.rfft(u, 2 * length) * jnp.fft.rfft(kernel)
-    return jnp.fft.irfft(spectrum, 2 * length)[..., :length]
 
 
 def responses(

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from imlenet_jax.models import create_model, make_config
+from imlenet_jax.models.long_convolution import convolve_both_ways
 from imlenet_jax.models.platform import PORTABLE, as_if_on
-from imlenet_jax.models.s4 import convolve_both_ways, hippo, responses
+from imlenet_jax.models.s4 import hippo, responses
 from tests.conftest import TINY
 
 LENGTH = 32
