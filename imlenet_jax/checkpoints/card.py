@@ -109,13 +109,16 @@ def _command(flags: Mapping[str, Any]) -> str:
         "batchsize",
         "epochs",
         "lr",
+        "schedule",
+        "weight_decay",
+        "crop",
         "patience",
         "seed",
         "dtype",
         "precision",
         "min_likelihood",
     )
-    given = {name: flags[name] for name in named if flags.get(name) not in (None, False)}
+    given = {name: flags[name] for name in named if flags.get(name) not in (None, False, "constant")}
     return "python -m experiments.train " + " ".join(f"--{name} {value}" for name, value in given.items())
 
 

@@ -157,7 +157,9 @@ def describe(
     length = dataset.length if crop is None else round(crop * dataset.sampling_rate)
     if crop is not None and not 0 < length < dataset.length:
         seconds = dataset.length / dataset.sampling_rate
-        raise UserError(f"--crop {crop:g}: the records have {seconds:g} s; choose fewer, or leave it out")
+        raise UserError(
+            f"--crop {crop:g}: the records have {seconds:g} s; choose less, but at least one sample, or leave it out"
+        )
     sizes = {"leads": len(dataset.leads), "length": length, "classes": len(task.classes)}
     return Meta(
         model=model,

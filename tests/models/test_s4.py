@@ -1,5 +1,7 @@
 """S4 against its definition: the system step by step, in float64."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from imlenet_jax.models import create_model, make_config
 from imlenet_jax.models.long_convolution import convolve_both_ways
 from imlenet_jax.models.platform import PORTABLE, as_if_on
 from imlenet_jax.models.s4 import hippo, responses
+from imlenet_jax.training.parallel import Devices
 from tests.conftest import TINY
 
 LENGTH = 32
@@ -66,6 +69,32 @@ def test_both_ways_are_sums_over_the_past_and_the_future():
     for platform in (None, PORTABLE):
         with as_if_on(platform):
             np.testing.assert_allclose(convolve_both_ways(*arrays), expected, atol=1e-5)
+
+
+def test_each_device_transforms_its_own_records():
+    """XLA's partitioner would gather all of them: the program is looked at, and the gradients compared."""
+    u, kernels = (np.random.default_rng(0).normal(size=shape).astype(np.float32) for shape in ((8, 3, 10), (2, 3, 10)))
+    devices = Devices(4)
+
+    @jax.jit
+    def gradients(u, kernels):
+        return jax.grad(lambda u, kernels: jnp.sum(jnp.sin(convolve_both_ways(u, *kernels))), (0, 1))(u, kernels)
+
+    spread = devices.put_batch(u), devices.put_everywhere(kernels)
+    program = gradients.lower(*spread).compile().as_text()
+    of_records = re.findall(r"= \w+\[(\d+),3,\d+\]\S* fft\(", program)
+    assert of_records and set(of_records) == {"2"} and "all-gather" not in program
+    for found, expected in zip(gradients(*spread), gradients(u, kernels), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_networks_side_by_side_convolve_as_each_alone():
+    u, kernels = (
+        np.random.default_rng(0).normal(size=shape).astype(np.float32) for shape in ((2, 4, 3, 10), (2, 2, 3, 10))
+    )
+    found = jax.vmap(lambda u, kernels: convolve_both_ways(u, *kernels))(u, kernels)
+    for each in range(2):
+        np.testing.assert_allclose(found[each], convolve_both_ways(u[each], *kernels[each]), atol=1e-5)
 
 
 def test_systems_stay_in_training_and_whole_features_drop_out():
