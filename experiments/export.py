@@ -50,14 +50,14 @@ def run(args: argparse.Namespace) -> None:
     if args.out.is_dir():
         raise UserError(f"--out {args.out} is a folder: name a file in it")
     print_devices()
-    name, classifier = load_network(args)
+    place, classifier = load_network(args)
     ecgs = real_ecgs(args, classifier) if args.data_dir else synthetic_ecgs(classifier)
     kind = (
         f"records of fold {', '.join(map(str, args.test_folds))} of {args.data_dir}"
         if args.data_dir
         else "synthetic records"
     )
-    tests = read_tests(args.log_dir, name, classifier.meta)
+    tests = read_tests(args.log_dir, place.name, classifier.meta)
 
     start = time.monotonic()
     about = describe(classifier, tests) | {"checked_on": kind}

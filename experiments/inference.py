@@ -102,8 +102,7 @@ def run(args: argparse.Namespace) -> None:
     if any(part.is_file() for part in (args.out, *args.out.parents)):
         raise UserError(f"--out {args.out} is, or lies below, a file: name a folder")
     print_devices()
-    name, classifier = load_network(args, args.precision)
-    folder = args.checkpoint_dir / name
+    folder, classifier = load_network(args, args.precision)
     if unknown := set(args.explain_class) - set(classifier.classes):
         raise UserError(f"--explain_class {min(unknown)}: the network's classes are {', '.join(classifier.classes)}")
     sets = None
@@ -114,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
 
     folds = ", ".join(map(str, classifier.meta.training.get("val_folds", ())))
     thresholds = f"thresholds chosen on fold {folds}" if classifier.meta.thresholds else "no thresholds"
-    rule = "the most probable class is predicted" if args.sub else thresholds
+    rule = "the most probable class is predicted" if classifier.task.exclusive else thresholds
     print(f"{folder}: epoch {classifier.meta.epoch}, {rule}")
 
     failed: list[str] = []

@@ -73,16 +73,23 @@ def add_network_flags(parser: Parser) -> None:
     parser.add_argument("--model", default="imle_net", help=f"one of {', '.join(MODELS)}")
     parser.add_argument("--task", help="what the network was trained for, where its folder is named after that")
     parser.add_argument("--sub", type=boolean, default=False, help="use the network for the sub-diagnosis of MI")
-    parser.add_argument("--checkpoint_dir", type=Path, default=CHECKPOINTS, help="<model>/ lies below it")
+    parser.add_argument(
+        "--checkpoint_dir",
+        type=Path,
+        default=CHECKPOINTS,
+        help="<model>/ lies below it; or a file of experiments.export",
+    )
     parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint")
 
 
-def load_network(args: argparse.Namespace, precision: str | None = None) -> tuple[str, Classifier]:
-    """The name of the run and the network that these flags mean; refuses one of another kind."""
-    name = run_name(args.model, asked=suffix(args))
-    classifier = load(args.checkpoint_dir / name, args.which, precision, args.compilation_cache)
-    check_kind(classifier.meta, args.model, SUB.name if args.sub else args.task or SUPERCLASS)
-    return name, classifier
+def load_network(args: argparse.Namespace, precision: str | None = None) -> tuple[Path, Classifier]:
+    """Where the network lies that these flags mean, and it; refuses one of another kind. An exported file says its own."""
+    exported = args.checkpoint_dir.is_file()
+    place = args.checkpoint_dir if exported else args.checkpoint_dir / run_name(args.model, asked=suffix(args))
+    classifier = load(place, args.which, precision, args.compilation_cache)
+    if not exported:
+        check_kind(classifier.meta, args.model, SUB.name if args.sub else args.task or SUPERCLASS)
+    return place, classifier
 
 
 def check(meta: Meta, model: str, dataset: Dataset, task: Task) -> None:

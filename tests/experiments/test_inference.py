@@ -17,6 +17,8 @@ from imlenet_jax.data.ecg import read_ecg
 from imlenet_jax.data.ptbxl import LEADS, SUPERCLASSES
 from imlenet_jax.data.sources import read_source
 from imlenet_jax.data.tasks import SUB, Task
+from imlenet_jax.export.files import describe, to_safetensors
+from imlenet_jax.export.verify import synthetic_ecgs
 from imlenet_jax.models import create_model, init_variables, make_config
 from imlenet_jax.training.saving import Checkpoints
 
@@ -96,6 +98,21 @@ def test_one_record_end_to_end(call, records, checkpoints, tmp_path):
     for path in results.iterdir():
         if path.suffix != ".png":
             assert "For research, not for diagnosis." in path.read_text()
+
+
+def test_an_exported_file_answers_as_its_checkpoint_does(call, records, checkpoints, tmp_path):
+    classifier = load_once(checkpoints / "imle_net", "best")
+    content, _ = to_safetensors(classifier, describe(classifier, {}), synthetic_ecgs(classifier))
+    (tmp_path / "network.safetensors").write_bytes(content)
+    # Whatever --model says: the file knows what it is.
+    flags = ("--checkpoint_dir", tmp_path / "network.safetensors", "--model", "mousavi", "--map", "attention")
+    status, out, _ = call(*flags, "--dir", records / "00001_lr")
+    assert status == 0 and "network.safetensors: epoch" in out
+    found = report(tmp_path / "results" / "00001_lr")
+    (ecg,) = read_ecg(records / "00001_lr.hea")
+    expected = classifier.predict_proba(ecg.signal_mv[None])[0]
+    probabilities = [found["classes"][name]["probability"] for name in SUPERCLASSES]
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_a_folder_is_compiled_once_and_done_whole(call, records, monkeypatch, tmp_path):
