@@ -1,6 +1,6 @@
 """Measurements, each a command `python -m benchmarks.NAME` of its own; `--help` has the flags, README.md the results.
 
-- Do we compute what the originals do? `parity`
+- Do we compute what the originals do? `parity`, `originals` (what xresnet1d101 and s4 give)
 - How fast? `throughput` (and the originals beside), `latency` (one record), `runtimes` (exported, in others), `scaling` (records, batch, devices), `host`
   (what Python adds to a step), `start` (from the command to the first step), `input_pipeline` (reading), `recordings` (own ones), `seeds` (several networks in one program)
 - On an accelerator? `device` (one that is there for minutes), `compiled` (one that is not there)

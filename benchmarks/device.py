@@ -31,7 +31,7 @@ from benchmarks.parts.device_report import device_report
 from benchmarks.parts.kernels import longest_kernels
 from benchmarks.parts.records import FOLDS, config_for, describe, first_batch, random_dataset, standardised
 from benchmarks.parts.session import Row, Session, Task
-from benchmarks.parts.side_by_side import Original, check_reference
+from benchmarks.parts.side_by_side import IN_REFERENCE, Original, check_reference
 from benchmarks.parts.steps import MODES, SEED, Step, make_step
 from benchmarks.parts.timing import spread
 from benchmarks.precision import open_splits, trained_auc
@@ -307,8 +307,8 @@ def largest(batchsize: int, peak_bytes: int | None, free: int, records: int) -> 
 
 
 def torch_networks(names: list[str]) -> list[str]:
-    """Those whose originals are in torch."""
-    return [name for name in names if entry(name).framework == "torch"]
+    """Those of the reference whose originals are in torch."""
+    return [name for name in names if entry(name).framework == "torch" and name in IN_REFERENCE]
 
 
 def has_golden(model: str, golden: Path) -> bool:

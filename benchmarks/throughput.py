@@ -28,7 +28,7 @@ from benchmarks.parts.figures import check_matplotlib, draw
 from benchmarks.parts.machine import machine
 from benchmarks.parts.records import config_for, first_batch, open_split, standardised
 from benchmarks.parts.reference import turn
-from benchmarks.parts.side_by_side import Original, Turn, check_reference, time_in_turn
+from benchmarks.parts.side_by_side import IN_REFERENCE, Original, Turn, check_reference, time_in_turn
 from benchmarks.parts.steps import MODES, Step
 from benchmarks.parts.tables import digits, milliseconds, throughput_tables
 from benchmarks.parts.timing import spread
@@ -106,7 +106,7 @@ def measure_all(
         batch = first_batch(split, batchsize)
         with ExitStack() as stack:
             original = None
-            if args.reference:
+            if args.reference and model in IN_REFERENCE:
                 x = standardised(split, batch)
                 original = stack.enter_context(Original(args.reference_python, args.reference, model, x, batch.label))
             for dtype, mode in itertools.product(args.dtype, args.mode):

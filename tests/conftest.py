@@ -33,9 +33,9 @@ TINY = {
     "mousavi": {"length": 100, "filters": [4, 4], "lstm_units": 4, "hidden": 8},
     "rajpurkar": {"length": 64, "kernel_size": 4, "filters": 4, "blocks": 6, "widen_every": 2},
     "ecgnet": {"length": 200, "filters": 4, "blocks": 5, "lstm_units": 4},
-    "resnet101": {"length": 64, "filters": 4, "blocks": [1, 1, 2, 1]},
-    "xresnet1d101": {"length": 64, "stem": [4, 4, 8], "filters": 4, "blocks": [1, 1, 2, 1], "hidden": 8},
-    "s4": {"length": 64, "features": 8, "states": 4, "blocks": 2},
+    "resnet101": {"length": 64, "filters": 4, "blocks": [1, 2]},
+    "xresnet1d101": {"length": 64, "stem": [4, 8], "filters": 4, "blocks": [1, 2], "hidden": 8},
+    "s4": {"length": 64, "features": 8, "states": 4, "blocks": 1},
 }
 
 

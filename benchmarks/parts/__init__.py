@@ -6,6 +6,7 @@
   `kernels` (the device's profiler), `session` (a run that is short of time)
 - Programs: `hlo` (reads XLA's text), then `cost` (multiplications, bytes, kernels) and `program` (messages, memory, what
   moves most) by it; `absent` (compiles for a device that is not there)
-- The originals: `side_by_side` (in turn with ours), `reference` (what their interpreter runs)
+- The originals: `side_by_side` (in turn with ours), `reference` (what their interpreter runs), `drawn`
+  (weights by rule)
 - To read: `tables`, `figures`, `device_report`, `faithfulness_report`, `speedrun` (claims and records)
 """

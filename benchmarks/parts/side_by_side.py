@@ -22,13 +22,19 @@ IDLE_SECONDS = 0.25  # threads of the other side's frameworks wait in a loop for
 Turn = Callable[[float], list[float]]
 
 
+IN_REFERENCE = ("imle_net", "mousavi", "rajpurkar", "ecgnet", "resnet101")
+"""The networks that the original repository holds."""
+
+
 def check_reference(repository: Path, python: str, models: list[str], dtypes: list[str]) -> None:
     """Refuse a folder that is no clone of the original repository, or an interpreter that lacks what it needs."""
     if not (repository / "models" / "IMLENet.py").is_file():
         raise UserError(f"--reference {repository} has no models/IMLENet.py: name a clone of likith012/IMLE-Net")
     if "float32" not in dtypes:
         raise UserError("--reference is measured beside float32 only: add it to --dtype")
-    needed = sorted({package for model in models for package in PACKAGES[entry(model).framework]})
+    needed = sorted(
+        {package for model in models if model in IN_REFERENCE for package in PACKAGES[entry(model).framework]}
+    )
     list_missing = "import importlib.util as u, sys; print(*[m for m in sys.argv[1:] if u.find_spec(m) is None])"
     try:
         done = subprocess.run([python, "-c", list_missing, *needed], capture_output=True, text=True, check=True)

@@ -55,7 +55,7 @@ class BatchNorm(nn.Module):
             return (x * factor + (bias - running_mean.value * factor)).astype(x.dtype)
         y, mean, var, count = _normalise(written(x), scale, bias, running_mean.value, epsilon, self.axis_name)
         if not self.is_initializing():
-            stored = var * (count / (count - 1)) if self.framework == "torch" else var
+            stored = var * (count / jnp.maximum(count - 1, 1)) if self.framework == "torch" else var
             running_mean.value = momentum * running_mean.value + (1 - momentum) * mean
             running_var.value = momentum * running_var.value + (1 - momentum) * stored
         return y

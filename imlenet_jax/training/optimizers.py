@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from imlenet_jax.errors import UserError
 from imlenet_jax.models import entry
 
 SCHEDULES = ("constant", "onecycle")
@@ -14,7 +15,12 @@ def rate_of(schedule: str, peak: float, steps: int) -> float | optax.Schedule:
 
     `onecycle` rises from peak / 25 for 30 % of the steps and falls to peak / 250,000, by half cosines: fastai's
     `fit_one_cycle` (Smith and Topin, 2017), without its cycle of the momentum.
+
+    Raises:
+        UserError: there is no such schedule.
     """
+    if schedule not in SCHEDULES:
+        raise UserError(f"schedule is {schedule!r}: choose one of {', '.join(SCHEDULES)}")
     return optax.cosine_onecycle_schedule(steps, peak) if schedule == "onecycle" else peak
 
 

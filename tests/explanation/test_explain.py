@@ -65,7 +65,7 @@ class Network:
     classes, leads, sampling_rate, task = ("CD", "MI"), LEADS, 100, Task("two", ("CD", "MI"))
 
     def __init__(self, model="imle_net", thresholds=(0.5, None)):
-        self.meta = SimpleNamespace(model=model, thresholds=thresholds)
+        self.meta, self.attends = SimpleNamespace(model=model, thresholds=thresholds), model == "imle_net"
         self.batches = []
 
     def predict_proba(self, signals, batchsize):

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from imlenet_jax.errors import UserError
 from imlenet_jax.training.optimizers import clip_each_by_norm, make_optimizer, norms_of, rate_of
 
 
@@ -40,6 +41,8 @@ def test_weight_decay_is_taken_off_the_weights_themselves(model, given, decay):
 def test_one_cycle_rises_and_falls_as_fastai_has_it():
     rate = rate_of("onecycle", 0.01, 100)
     assert rate_of("constant", 0.01, 100) == 0.01
+    with pytest.raises(UserError, match="schedule is 'cosine': choose one of constant, onecycle"):
+        rate_of("cosine", 0.01, 100)
     np.testing.assert_allclose(
         [rate(step) for step in (0, 15, 30, 65, 100)], [4e-4, 5.2e-3, 1e-2, 5e-3, 4e-8], rtol=1e-4
     )
