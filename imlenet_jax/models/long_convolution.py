@@ -98,4 +98,5 @@ def _alone(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], 
     def _(size: int, is_batched: list[bool], rows: jax.Array) -> tuple[jax.Array, bool]:
         return batched(rows), True
 
-    return batched
+    # The partitioner asks in a thread that does not know of 64 bits.
+    return lambda rows: function(rows) if rows.dtype.itemsize > 4 * (1 + jnp.iscomplexobj(rows)) else batched(rows)

@@ -96,7 +96,9 @@ class XResNet1d101(nn.Module):
                     self.dtype,
                     name=f"stage{stage}_block{index}",
                 )(x, train)
-        x = jnp.concatenate([single(jnp.max(x, axis=1)), jnp.mean(single(x), axis=1)], axis=1)
+        # Not jnp.max: its gradient divides by how many values equal the maximum, and XLA may compute x again, differently.
+        highest = max_pool(x, x.shape[1])[:, 0]
+        x = jnp.concatenate([single(highest), jnp.mean(single(x), axis=1)], axis=1)
         dense = partial(nn.Dense, kernel_init=kaiming_normal)
         x = Dropout(config.dropout / 2)(norm(name="hidden_bn")(x, train), train)
         x = nn.relu(dense(config.hidden, name="hidden")(x))
