@@ -144,8 +144,8 @@ def test_random_crops_on_one_cycle_go_on_to_the_bit(synthetic_shards, tmp_path):
     for found, array in zip(run.results("stopped")[0], run.results("whole")[0], strict=True):
         np.testing.assert_array_equal(found, array)
     run("resident", recipe=dataclasses.replace(recipe, data_on_device=True, steps_per_call=2))
-    for found, array in zip(run.results("resident")[0], run.results("whole")[0], strict=True):
-        np.testing.assert_allclose(found, array, rtol=1e-3, atol=1e-5)
+    losses = [[row["train_loss"] for row in run.results(name)[1][0]] for name in ("resident", "whole")]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)  # another crop would be another loss
     with pytest.raises(UserError, match="--schedule onecycle is one course of the whole run"):
         run("frozen", recipe=dataclasses.replace(recipe, freeze_epochs=1))
 
