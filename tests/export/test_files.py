@@ -47,15 +47,18 @@ def export(classifier, kind, folder, tests=TESTS):
     return path, checked, ecgs
 
 
-@pytest.mark.parametrize("kind", ["stablehlo", "safetensors"])
-def test_every_network_is_loaded_as_from_a_checkpoint(tiny, kind, tmp_path):
-    ours = make(tiny[0])
+KINDS = [*((name, "stablehlo") for name in TINY), *((name, "safetensors") for name in ("imle_net", "ecgnet", "s4"))]
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS)
+def test_every_network_is_loaded_as_from_a_checkpoint(name, kind, tmp_path):
+    ours = make(name)
     path, checked, ecgs = export(ours, kind, tmp_path)
     assert max(checked["largest_difference"].values()) < 1e-5 and checked["batches"] == [1, 7, 64]
     found = load(path)
     assert (found.classes, found.leads, found.meta.thresholds) == (ours.classes, ours.leads, ours.meta.thresholds)
     np.testing.assert_allclose(found.predict_proba(ecgs[:5]), ours.predict_proba(ecgs[:5]), atol=1e-6)
-    if tiny[0] == "imle_net":
+    if name == "imle_net":
         for level, weights in ours.attend(ecgs[:3]).items():
             np.testing.assert_allclose(found.attend(ecgs[:3])[level], weights, atol=1e-6)
     np.testing.assert_allclose(found.logits(ecgs[:3]), ours.logits(ecgs[:3]), atol=1e-4)

@@ -43,7 +43,11 @@ def _trained(name, config, platform):
         return before, outcome.logits, jnp.stack(losses), predict(state.variables), state.batch_stats
 
 
-@pytest.mark.parametrize("name, double", [*((name, True) for name in TINY), ("imle_net", False), ("ecgnet", False)])
+# xresnet1d101 is made of resnet101's layers, and s4 has one program for all but the portable one.
+NAMES = [name for name in TINY if name not in ("xresnet1d101", "s4")]
+
+
+@pytest.mark.parametrize("name, double", [*((name, True) for name in NAMES), ("imle_net", False), ("ecgnet", False)])
 def test_training_is_that_of_the_cpu(name, double):
     config = make_config(name, TINY[name])
     with jax.enable_x64(double):
