@@ -19,6 +19,7 @@ from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation import metrics
 from imlenet_jax.evaluation.bootstrap import bootstrap, percentile_interval
 from imlenet_jax.evaluation.report import LEVEL
+from imlenet_jax.evaluation.text import aligned, as_number, as_range
 from imlenet_jax.files import read_limited
 
 Array = NDArray[np.float64]
@@ -183,21 +184,20 @@ def two_sided_p(differences: Array) -> float | None:
 
 def format_comparison(report: Mapping[str, Any]) -> str:
     """A result of `compare` as plain text."""
-    rows = [["metric", "network", "value", "95 % interval", "difference", "95 % interval", "p"]]
+    header, rows = ("metric", "network", "value", "95 % interval", "difference", "95 % interval", "p"), []
     for name in METRICS:
         for network, entry in report["values"][name].items():
             gap = report["differences"][name].get(network)
             shown = (
-                ["-", "-", "-"] if gap is None else [_number(gap["value"], "+"), _range(gap, "+"), _number(gap["p"])]
+                ["-", "-", "-"]
+                if gap is None
+                else [as_number(gap["value"], "+"), as_range(gap, "+"), as_number(gap["p"])]
             )
-            rows.append([name, network, _number(entry["value"]), _range(entry), *shown])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([*map(str.ljust, row[:2], widths), *map(str.rjust, row[2:], widths[2:])]) for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+            rows.append([name, network, as_number(entry["value"]), as_range(entry), *shown])
     settings = report["bootstrap"]
     return "\n".join(
         [
-            *lines,
+            *aligned(header, rows, left=2),
             "",
             f"Differences: from {report['baseline']}, paired bootstrap of {report['n']} records, {settings['resamples']} "
             f"resamples, seed {settings['seed']}; p is two-sided and not corrected for several comparisons.",
@@ -226,11 +226,3 @@ def _entries(predictions: Sequence[Predictions], values: Array, samples: Array) 
 
 def _known(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _number(value: float | None, sign: str = "") -> str:
-    return "undefined" if value is None else f"{value:{sign}.4f}"
-
-
-def _range(entry: Mapping[str, Any], sign: str = "") -> str:
-    return "undefined" if entry["low"] is None else f"[{entry['low']:{sign}.4f}, {entry['high']:{sign}.4f}]"

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from imlenet_jax.evaluation.text import aligned, as_number, as_range
+
 Row = Mapping[str, Any]
 
 PENDING = "pending"
@@ -31,9 +33,9 @@ def format_leaderboard(report: Row) -> str:
     """A report of `experiments.leaderboard` as plain text."""
     lines: list[str] = []
     for ranking in report["tasks"]:
-        lines += [_title(ranking), "", *_aligned(COLUMNS, [cells(row) for row in ranking["rows"]], left=1), ""]
+        lines += [_title(ranking), "", *aligned(COLUMNS, [cells(row) for row in ranking["rows"]]), ""]
         if rows := published_cells(ranking):
-            lines += [*_aligned(PUBLISHED, rows, left=2), ""]
+            lines += [*aligned(PUBLISHED, rows, left=2), ""]
     return "\n".join([*lines, *notes(report)])
 
 
@@ -63,10 +65,14 @@ def cells(row: Row) -> list[str]:
     gap = row["difference"]
     return [
         *start,
-        _number(row["auc"]["value"]),
-        _range(row["auc"]),
-        _range(row["over_seeds"]),
-        *(("best", "-", "-") if gap is None else (_number(gap["value"], "+"), _range(gap, "+"), _number(gap["p"]))),
+        as_number(row["auc"]["value"]),
+        as_range(row["auc"]),
+        as_range(row["over_seeds"]) if row["over_seeds"] else "-",
+        *(
+            ("best", "-", "-")
+            if gap is None
+            else (as_number(gap["value"], "+"), as_range(gap, "+"), as_number(gap["p"]))
+        ),
         f"{row['parameters']:,}",
         f"{row['records_per_second']:,.0f}",
         f"{row['seconds']:,.{0 if row['seconds'] >= 10 else 1}f}",
@@ -78,8 +84,8 @@ def published_cells(ranking: Row) -> list[list[str]]:
     """A row per published figure of the networks that have one."""
     return [
         [
-            *(row["network"], each["metric"], _number(each["published"])),
-            *(_number(each["value"]), _range(each), each["verdict"] or "-"),
+            *(row["network"], each["metric"], as_number(each["published"])),
+            *(as_number(each["value"]), as_range(each), each["verdict"] or "-"),
         ]
         for row in ranking["rows"]
         for each in row.get("published", ())
@@ -119,16 +125,6 @@ def _title(ranking: Row) -> str:
     return f"{ranking['task']}: {ranking['records']:,} records, {len(ranking['classes'])} classes{missing}"
 
 
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Columns of equal width, the first `left` of them to the left."""
-    table = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join([*map(str.ljust, row[:left], widths), *map(str.rjust, row[left:], widths[left:])]) for row in table
-    ]
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
-
-
 def _tabular(header: Sequence[str], parts: Sequence[tuple[str, Sequence[Sequence[str]]]], columns: str) -> list[str]:
     lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", _latex_row(header)]
     for title, rows in parts:
@@ -144,13 +140,3 @@ def _latex_row(row: Sequence[str]) -> str:
 def escape(text: str) -> str:
     """Text as LaTeX prints it."""
     return "".join(_LATEX.get(c, c) for c in text)
-
-
-def _number(value: float | None, sign: str = "") -> str:
-    return "undefined" if value is None else f"{value:{sign}.4f}"
-
-
-def _range(entry: Row | None, sign: str = "") -> str:
-    if entry is None:
-        return "-"
-    return "undefined" if entry["low"] is None else f"[{entry['low']:{sign}.4f}, {entry['high']:{sign}.4f}]"

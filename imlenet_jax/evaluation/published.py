@@ -11,8 +11,6 @@ TORCH_MODELS = ("ecgnet", "resnet101")
 """Networks whose published accuracy and max F1 are those of logits, not probabilities (``torch_test.py``)."""
 
 REDDY = "Reddy et al. 2021, doi 10.1109/SMC52423.2021.9658706: fold 10 at 100 Hz, a single run, no interval given"
-
-
 STRODTHOFF = (
     "Strodthoff et al. 2021, doi 10.1109/JBHI.2020.3022989: fold 10 at 100 Hz, crops of 2.5 s, maximum over windows"
 )
@@ -69,7 +67,7 @@ FIGURES: tuple[Figure, ...] = (
         for task, value in values.items()
     ),
 )
-"""All of them. Those of another paper are appended: one `Figure` each."""
+"""All of them."""
 
 
 def published(model: str | None, task: str = SUPERCLASS) -> list[Figure]:

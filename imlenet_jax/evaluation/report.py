@@ -11,6 +11,7 @@ from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation import metrics
 from imlenet_jax.evaluation.bootstrap import Interval, bootstrap, percentile_interval
 from imlenet_jax.evaluation.published import TORCH_MODELS, Figure, published
+from imlenet_jax.evaluation.text import aligned, as_number, as_range
 
 Array = NDArray[np.float64]
 
@@ -95,14 +96,12 @@ def format_table(report: Mapping[str, Any], model: str | None = None) -> str:
     """
     figures = published(model)
     theirs = {figure.metric: f"{figure.value:.4f}" for figure in figures}
-    rows = [["metric", "value", "95 % interval", "n"] + ["published"] * bool(theirs)]
+    header, rows = ["metric", "value", "95 % interval", "n"] + ["published"] * bool(theirs), []
     many = len(report["classes"]) > MANY
     for name, entry in _entries(report, of_classes=not many):
         figure = [theirs.get(name, "-")] * bool(theirs)
-        rows.append([name, _text(entry["value"]), _range(entry), str(entry["n"]), *figure])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+        rows.append([name, as_number(entry["value"]), as_range(entry), str(entry["n"]), *figure])
+    lines = aligned(header, rows)
     if many:
         lines += ["", *_class_table(report)]
     return "\n".join([*lines, "", *_footnotes(report, figures)])
@@ -253,17 +252,11 @@ def _class_table(report: Mapping[str, Any]) -> list[str]:
     lines = ["  ".join(["class".ljust(width), "records", *(title.ljust(25) for title in columns)]).rstrip()]
     for label, count in report["positives"].items():
         entries = (report[name][label] for name in columns.values())
-        shown = (f"{_text(entry['value'])} {_range(entry)}" if entry["value"] is not None else "-" for entry in entries)
+        shown = (
+            f"{as_number(entry['value'])} {as_range(entry)}" if entry["value"] is not None else "-" for entry in entries
+        )
         lines.append("  ".join([label.ljust(width), f"{count:7d}", *(text.ljust(25) for text in shown)]).rstrip())
     return lines
-
-
-def _text(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
-
-
-def _range(entry: Mapping[str, Any]) -> str:
-    return "undefined" if entry["low"] is None else f"[{entry['low']:.4f}, {entry['high']:.4f}]"
 
 
 def _footnotes(report: Mapping[str, Any], figures: Sequence[Figure]) -> list[str]:
