@@ -15,6 +15,7 @@ from imlenet_jax.data.tasks import SUPERCLASS, Task
 from imlenet_jax.errors import UserError
 from imlenet_jax.interop import import_weights
 from imlenet_jax.models import MODELS, entry, make_config
+from imlenet_jax.training.api import cropped
 from imlenet_jax.training.parallel import print_devices
 from imlenet_jax.training.saving import Checkpoints
 
@@ -56,9 +57,7 @@ def run(args) -> None:
     if args.task and not args.data_dir:
         raise UserError(f"--task {args.task} needs --data_dir, whose task it is: PTB-XL's folder, or shards of it")
     task = open_dataset(args.data_dir).task(args.task) if args.data_dir else Task(SUPERCLASS, SUPERCLASSES)
-    samples, length = SECONDS * RATE, round((args.crop or SECONDS) * RATE)
-    if not 0 < length <= samples:
-        raise UserError(f"--crop {args.crop:g}: a record has {SECONDS} s; choose fewer, or leave it out")
+    length, samples = cropped(args.crop, SECONDS * RATE, RATE)
     config = make_config(args.model, {"length": length, "classes": len(task.classes)})
     imported = import_weights(args.model, args.weights, config)
     meta = Meta(
@@ -70,7 +69,7 @@ def run(args) -> None:
         scaler={"mean": args.scaler_mean, "std": args.scaler_std},
         training={"converted_from": args.weights.name},
         task=task.name,
-        samples=samples if length < samples else None,
+        samples=samples,
     )
     with Checkpoints(args.out) as checkpoints:
         checkpoints.save(meta, variables=imported.variables)

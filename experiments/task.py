@@ -104,7 +104,7 @@ def check_shape(meta: Meta, dataset: Dataset, *more: tuple[str, Sequence[Any], S
         *more,
         ("leads", meta.leads, dataset.leads),
         ("samples per second", [meta.sampling_rate], [dataset.sampling_rate]),
-        ("samples per record", [meta.samples or meta.network_config.length], [dataset.length]),
+        ("samples per record", [meta.record_samples], [dataset.length]),
     ):
         if list(ours) != list(theirs):
             raise UserError(

@@ -95,9 +95,9 @@ class Classifier:
         self.task = meta.asked
         self.network: Any = create_model(meta.model, meta.network_config)
         self.precision = precision or meta.precision
-        self._outputs = partial(_probabilities, self.network, self.task.exclusive, meta.scaling, self.precision)
+        known = self.network, self.task.exclusive, meta.scaling, self.precision
+        self._outputs, self._logits = partial(_probabilities, *known), partial(_logits, *known)
         self._apply: Callable[..., Any] = jax.jit(self._outputs)
-        self._logits = partial(_logits, self.network, self.task.exclusive, meta.scaling, self.precision)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -218,14 +218,18 @@ class Classifier:
         return signals
 
 
-def _probabilities(
+def _answer(
     network: Any, exclusive: bool, scaler: Any, level: str, variables: Any, millivolts: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Logits, and the attention."""
     with precision(level):
-        logits, aux = windows.apply(network, variables, (millivolts - scaler.mean) / scaler.std, exclusive)
+        return windows.apply(network, variables, (millivolts - scaler.mean) / scaler.std, exclusive)
+
+
+def _probabilities(network: Any, exclusive: bool, *rest: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+    logits, aux = _answer(network, exclusive, *rest)
     return (jax.nn.softmax if exclusive else jax.nn.sigmoid)(logits), aux
 
 
-def _logits(network: Any, exclusive: bool, scaler: Any, level: str, variables: Any, millivolts: jax.Array) -> jax.Array:
-    with precision(level):
-        return windows.apply(network, variables, (millivolts - scaler.mean) / scaler.std, exclusive)[0]
+def _logits(*arguments: Any) -> jax.Array:
+    return _answer(*arguments)[0]

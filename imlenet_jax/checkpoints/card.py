@@ -59,13 +59,15 @@ def parameters(meta: Meta) -> int:
 
 
 def _network(meta: Meta) -> Iterator[tuple[str, Any]]:
-    window = meta.network_config.length
-    samples = meta.samples or window
+    samples = meta.record_samples
     yield "network", f"{meta.model}, {parameters(meta):,} parameters"
     seconds = samples / meta.sampling_rate
     yield "input", f"{seconds:g} s at {meta.sampling_rate} Hz ({samples} samples), in mV"
     if meta.samples:
-        yield "windows", f"of {window / meta.sampling_rate:g} s, half of one apart; the mean of their probabilities"
+        yield (
+            "windows",
+            f"of {meta.config['length'] / meta.sampling_rate:g} s, half of one apart; the mean of their probabilities",
+        )
     yield "leads", ", ".join(meta.leads)
     kind = "one of them" if meta.asked.exclusive else "any number of them"
     yield f"classes ({kind})", ", ".join(meta.classes)

@@ -60,6 +60,11 @@ class Meta:
         return make_config(self.model, self.config)
 
     @property
+    def record_samples(self) -> int:
+        """Samples of a record, whether the network takes it whole or in windows."""
+        return self.samples or self.network_config.length
+
+    @property
     def asked(self) -> Task:
         """What the network is asked, without the statements that make labels: those are the data's."""
         return Task(self.task, tuple(self.classes), exclusive=self.task == SUB.name)

@@ -1,7 +1,6 @@
 """Convolution with kernels as long as the signal, one per feature, both ways in time: by FFT."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -24,9 +23,7 @@ def convolve_both_ways(u: jax.Array, forward: jax.Array, backward: jax.Array) ->
 
 def _by_products(u: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
     features, length = forward.shape
-    kernel = jnp.concatenate([backward[:, ::-1], forward], axis=-1)[
-        :, ::-1
-    ]  # its middle, at `length - 1`, is forward[0]
+    kernel = jnp.concatenate([forward[:, ::-1], backward], axis=-1)  # forward[0] is at `length - 1`
     return jax.lax.conv_general_dilated(
         u, kernel[:, None], (1,), [(length - 1, length)], feature_group_count=features, precision="highest"
     )
@@ -35,51 +32,21 @@ def _by_products(u: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.A
 def _by_fft(u: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
     length = u.shape[-1]
     kernel = jnp.concatenate([forward, backward[:, ::-1]], axis=-1)
-    return _from_spectrum(length, _spectrum(length, u) * jnp.fft.rfft(kernel))
+    spectrum = _row_by_row(lambda rows: jnp.fft.rfft(rows, 2 * length), u) * jnp.fft.rfft(kernel)
+    return _row_by_row(lambda rows: jnp.fft.irfft(rows, 2 * length)[..., :length], spectrum)
 
 
-def _padded_fft(u: jax.Array, length: int) -> jax.Array:
-    return jnp.fft.rfft(u, 2 * length)
+def _row_by_row(function: Callable[[jax.Array], jax.Array], rows: jax.Array) -> jax.Array:
+    """A linear function of the last axis; it and its gradient are computed where each row is."""
+    columns, dtype = rows.shape[-1], rows.dtype
 
+    def transposed(gradient: jax.Array) -> jax.Array:
+        like = jax.ShapeDtypeStruct((*gradient.shape[:-1], columns), dtype)
+        return jax.linear_transpose(function, like)(gradient)[0]
 
-def _cut_inverse(spectrum: jax.Array, length: int) -> jax.Array:
-    return jnp.fft.irfft(spectrum, 2 * length)[..., :length]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _spectrum(length: int, u: jax.Array) -> jax.Array:
-    return _alone(partial(_padded_fft, length=length))(u)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _from_spectrum(length: int, spectrum: jax.Array) -> jax.Array:
-    return _alone(partial(_cut_inverse, length=length))(spectrum)
-
-
-def _transposed(function: Callable[..., jax.Array], like: Callable[[int, Any], Any]) -> Callable[..., Any]:
-    """The backward pass of a linear function of rows: its transpose."""
-
-    def backward(length: int, _: None, gradient: jax.Array) -> tuple[jax.Array]:
-        def transpose(gradient: jax.Array) -> jax.Array:
-            shape, dtype = like(length, gradient)
-            of = jax.ShapeDtypeStruct((*gradient.shape[:-1], shape), dtype)
-            return jax.linear_transpose(partial(function, length=length), of)(gradient)[0]
-
-        return (_alone(transpose)(gradient),)
-
-    return backward
-
-
-def _real(length: int, gradient: jax.Array) -> tuple[int, Any]:
-    return length, gradient.real.dtype
-
-
-def _complex(length: int, gradient: jax.Array) -> tuple[int, Any]:
-    return length + 1, jnp.result_type(gradient.dtype, jnp.complex64)
-
-
-_spectrum.defvjp(lambda length, u: (_spectrum(length, u), None), _transposed(_padded_fft, _real))
-_from_spectrum.defvjp(lambda length, s: (_from_spectrum(length, s), None), _transposed(_cut_inverse, _complex))
+    apply = jax.custom_vjp(_alone(function))
+    apply.defvjp(lambda rows: (_alone(function)(rows), None), lambda _, gradient: (_alone(transposed)(gradient),))
+    return apply(rows)
 
 
 def _alone(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
@@ -90,7 +57,7 @@ def _alone(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], 
         rows = NamedSharding(mesh, PartitionSpec(*spec[: arguments[0].ndim - 1]))
         return mesh, function, rows, (rows,)
 
-    partitioned = custom_partitioning(lambda rows: function(rows))  # it wants a signature without defaults
+    partitioned = custom_partitioning(function)
     partitioned.def_partition(partition=partition, sharding_rule="... i -> ... o", need_replication_factors=("i", "o"))
     batched = custom_vmap(lambda rows: partitioned(rows))
 

@@ -119,7 +119,7 @@ def responses(
     arrays = (C, log_dt, w, B, P, Q)
     xp: Any = jnp if any(isinstance(array, jax.core.Tracer) for array in arrays) else np
     C, log_dt, w, B, P, Q = map(xp.asarray, arrays)
-    C, w, B, P, Q = (a[..., 0] + 1j * a[..., 1] for a in (C, w, B, P, Q))
+    C, w, B, P, Q = map(_as_complex, (C, w, B, P, Q))
     omega = np.exp(-2j * np.pi / length * np.arange(length // 2 + 1))
     above, below = (xp.asarray(part, w.dtype) for part in (2 * (1 - omega), 1 + omega))
     dt = xp.exp(log_dt)[:, None]
@@ -154,10 +154,18 @@ def _as_real(array: np.ndarray) -> np.ndarray:
     return np.stack([array.real, array.imag], axis=-1).astype(np.float32)
 
 
+def _as_complex(array: Any) -> Any:
+    return array[..., 0] + 1j * array[..., 1]
+
+
+def _both(array: jax.Array) -> jax.Array:
+    """All eigenvalues (last axis), or what belongs to them, of one of each conjugate pair."""
+    return jnp.concatenate([array, array.conj()], axis=-1)
+
+
 def _draw(key: jax.Array, shape: tuple[int, ...], length: int, system: dict[str, jax.Array]) -> jax.Array:
     """C at random, times `I - dA^length`, so that the answer ends at `length`. dA is A in discrete time, bilinear."""
-    w, P = (jax.lax.complex(system[name][..., 0], system[name][..., 1]) for name in ("w", "P"))
-    w, P = (jnp.concatenate([a, a.conj()], axis=-1) for a in (w, P[0]))  # (features, states)
+    w, P = _both(_as_complex(system["w"])), _both(_as_complex(system["P"][0]))  # (features, states)
     rate = 2 * jnp.exp(-system["log_dt"])[:, None]
     diagonal = 1 / (rate - w)
     left, right = diagonal * P, P.conj() * diagonal
@@ -167,7 +175,5 @@ def _draw(key: jax.Array, shape: tuple[int, ...], length: int, system: dict[str,
     with jax.default_matmul_precision("highest"):
         power = jnp.linalg.matrix_power((diagonal[..., None] * eye - product) @ forward, length)
         C = jax.random.normal(key, shape) * np.sqrt(0.5).astype(np.float32)
-        whole = jax.lax.complex(C[..., 0], C[..., 1])
-        whole = jnp.concatenate([whole, whole.conj()], axis=-1)
-        kept = jnp.einsum("cfn,fnm->cfm", whole, eye - power)[..., : shape[-2]]
+        kept = jnp.einsum("cfn,fnm->cfm", _both(_as_complex(C)), eye - power)[..., : shape[-2]]
     return jnp.stack([kept.real, kept.imag], axis=-1)

@@ -154,12 +154,7 @@ def describe(
     Raises:
         UserError: a record is no longer than `crop`.
     """
-    length = dataset.length if crop is None else round(crop * dataset.sampling_rate)
-    if crop is not None and not 0 < length < dataset.length:
-        seconds = dataset.length / dataset.sampling_rate
-        raise UserError(
-            f"--crop {crop:g}: the records have {seconds:g} s; choose less, but at least one sample, or leave it out"
-        )
+    length, samples = cropped(crop, dataset.length, dataset.sampling_rate)
     sizes = {"leads": len(dataset.leads), "length": length, "classes": len(task.classes)}
     return Meta(
         model=model,
@@ -172,5 +167,22 @@ def describe(
         training=flags,
         records=seen(train),
         task=task.name,
-        samples=None if crop is None else dataset.length,
+        samples=samples,
     )
+
+
+def cropped(crop: float | None, samples: int, sampling_rate: int) -> tuple[int, int | None]:
+    """Samples that a network takes of a record of so many, and `Meta.samples`: None where it takes records whole.
+
+    Raises:
+        UserError: a record is no longer than `crop` seconds, or those are not one sample.
+    """
+    if crop is None:
+        return samples, None
+    length = round(crop * sampling_rate)
+    if not 0 < length < samples:
+        raise UserError(
+            f"--crop {crop:g}: the records have {samples / sampling_rate:g} s; choose less, but at least one sample, or "
+            "leave it out"
+        )
+    return length, samples
