@@ -178,7 +178,8 @@ def _levels(classifier: Classifier) -> dict[str, tuple[str, ...]]:
     modules = _call_order(classifier)[::-1]
     named = LEVELS.get(classifier.meta.model)
     if named is None:
-        return {f"{i}/5": tuple(part.tolist()) for i, part in enumerate(np.array_split(np.array(modules), 5), 1)}
+        parts = min(5, len(modules))
+        return {f"{i}/{parts}": tuple(part) for i, part in enumerate(np.array_split(modules, parts), 1)}
     known = {module for level in named.values() for module in level}
     return named | {"the rest": tuple(module for module in modules if module not in known)}
 
