@@ -19,9 +19,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a test is not to read or write the user's
 
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -31,8 +34,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 TINY = {
     "imle_net": {"length": 100, "filters": [4, 8], "blocks_per_stage": 1, "lstm_units": 4, "attention_dim": 4},
     "mousavi": {"length": 100, "filters": [4, 4], "lstm_units": 4, "hidden": 8},
-    "rajpurkar": {"length": 64, "kernel_size": 4, "filters": 4, "blocks": 6, "widen_every": 2},
-    "ecgnet": {"length": 200, "filters": 4, "blocks": 5, "lstm_units": 4},
+    "rajpurkar": {"length": 64, "kernel_size": 4, "filters": 4, "blocks": 4, "widen_every": 2},
+    "ecgnet": {"length": 200, "filters": 4, "blocks": 4, "lstm_units": 4},
     "resnet101": {"length": 64, "filters": 4, "blocks": [1, 2]},
     "xresnet1d101": {"length": 64, "stem": [4, 8], "filters": 4, "blocks": [1, 2], "hidden": 8},
     "s4": {"length": 64, "features": 8, "states": 4, "blocks": 1},
@@ -64,6 +67,18 @@ def skip_where_kernels_do_not_lower() -> None:
         pytest.skip("this jaxlib lowers a kernel for a GPU only with jax[cuda13]")
 
 
+@cache
+def _initialise(network: Any) -> Callable[[jax.Array], Any]:
+    from imlenet_jax.models import init_variables
+
+    return jax.jit(partial(init_variables, network))
+
+
+def initial_variables(network: Any, seed: int = 0) -> Any:
+    """A network's variables before training, on the host; what draws them is compiled once for all tests."""
+    return jax.device_get(_initialise(network)(jax.random.key(seed)))
+
+
 @pytest.fixture(params=list(TINY))
 def tiny(request: pytest.FixtureRequest):
     """Each network's name and tiny configuration in turn."""
@@ -72,11 +87,20 @@ def tiny(request: pytest.FixtureRequest):
     return request.param, make_config(request.param, TINY[request.param])
 
 
+@pytest.fixture(params=["imle_net", "s4"])
+def tiny_kinds(request: pytest.FixtureRequest):
+    """Of `tiny` two that differ most: attention, recurrence, BatchNorm; fixed state, dropout, no statistics.
+
+    For tests of what does not depend on a network's layers.
+    """
+    from imlenet_jax.models import make_config
+
+    return request.param, make_config(request.param, TINY[request.param])
+
+
 @pytest.fixture
 def compiled():
     """The names of what is compiled, as it happens."""
-    import jax
-
     names = []
 
     def listen(event, duration, fun_name="", **_):

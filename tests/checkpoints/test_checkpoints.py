@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 import threading
-from functools import partial
 
 import jax
 import numpy as np
@@ -15,11 +14,11 @@ from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.checkpoints.reading import load_variables, read_meta
 from imlenet_jax.classifier import load
 from imlenet_jax.errors import DataWarning, UserError
-from imlenet_jax.models import create_model, init_variables, make_config
+from imlenet_jax.models import create_model, make_config
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.saving import Checkpoints
 from imlenet_jax.training.step import new_state
-from tests.conftest import TINY
+from tests.conftest import TINY, initial_variables
 
 
 def _meta(model, config, **changes):
@@ -36,11 +35,11 @@ def _meta(model, config, **changes):
 
 def _variables(model, config, seed=0):
     network = create_model(model, config)
-    return jax.jit(partial(init_variables, network))(jax.random.key(seed))
+    return initial_variables(network, seed)
 
 
-def test_the_best_and_the_latest_are_kept_and_read_back(tiny, tmp_path):
-    model, config = tiny
+def test_the_best_and_the_latest_are_kept_and_read_back(tiny_kinds, tmp_path):
+    model, config = tiny_kinds
     saved = {}
     with Checkpoints(tmp_path / "run") as checkpoints:
         for epoch, score in enumerate([0.6, 0.9, 0.7, 0.8], 1):

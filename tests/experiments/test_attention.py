@@ -3,9 +3,7 @@
 import json
 import re
 import sys
-from functools import partial
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,8 +12,9 @@ import experiments.attention
 from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.classifier import load
 from imlenet_jax.data.shards import open_shards
-from imlenet_jax.models import create_model, init_variables, make_config
+from imlenet_jax.models import create_model, make_config
 from imlenet_jax.training.saving import Checkpoints
+from tests.conftest import initial_variables
 
 SMALL = {"filters": [4, 4], "blocks_per_stage": 1, "lstm_units": 4, "attention_dim": 4}
 
@@ -39,7 +38,7 @@ def test_a_split_is_summarised_and_drawn(call, tmp_path, synthetic_shards, capsy
     meta = Meta("imle_net", SMALL, list(dataset.task().classes), list(dataset.leads), 100, {"mean": 0.0, "std": 0.2})
     network = create_model("imle_net", make_config("imle_net", SMALL))
     with Checkpoints(tmp_path / "checkpoints/imle_net") as checkpoints:
-        checkpoints.save(meta, variables=jax.jit(partial(init_variables, network))(jax.random.key(0)))
+        checkpoints.save(meta, variables=initial_variables(network))
 
     assert call("--data_dir", synthetic_shards, "--test_folds", "9,10", "--examples", 1) == 0
     out = tmp_path / "results/attention/imle_net_test"

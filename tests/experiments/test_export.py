@@ -2,9 +2,7 @@
 
 import json
 import sys
-from functools import partial
 
-import jax
 import numpy as np
 import pytest
 
@@ -15,9 +13,10 @@ from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.checkpoints.reading import read_meta
 from imlenet_jax.classifier import load
 from imlenet_jax.data.ptbxl import LEADS, SUPERCLASSES
-from imlenet_jax.models import create_model, init_variables, make_config
+from imlenet_jax.models import create_model, make_config
 from imlenet_jax.training.saving import Checkpoints
 from tests.calls import call as run
+from tests.conftest import initial_variables
 
 SMALL = {"filters": [4], "lstm_units": 4, "hidden": 8}
 
@@ -26,9 +25,7 @@ SMALL = {"filters": [4], "lstm_units": 4, "hidden": 8}
 def checkpoints(tmp_path_factory):
     """A folder with an untrained mousavi."""
     folder = tmp_path_factory.mktemp("export") / "checkpoints"
-    variables = jax.jit(partial(init_variables, create_model("mousavi", make_config("mousavi", SMALL))))(
-        jax.random.key(0)
-    )
+    variables = initial_variables(create_model("mousavi", make_config("mousavi", SMALL)))
     meta = Meta("mousavi", SMALL, list(SUPERCLASSES), list(LEADS), 100, {"mean": 0.0, "std": 0.25}, [0.5] * 5)
     with Checkpoints(folder / "mousavi") as saved:
         saved.save(meta, variables=variables)

@@ -5,7 +5,6 @@ import functools
 import json
 import sys
 
-import jax
 import numpy as np
 import pytest
 
@@ -19,8 +18,9 @@ from imlenet_jax.data.sources import read_source
 from imlenet_jax.data.tasks import SUB, Task
 from imlenet_jax.export.files import describe, to_safetensors
 from imlenet_jax.export.verify import synthetic_ecgs
-from imlenet_jax.models import create_model, init_variables, make_config
+from imlenet_jax.models import create_model, make_config
 from imlenet_jax.training.saving import Checkpoints
+from tests.conftest import initial_variables
 
 SMALL = {"filters": [4, 4], "blocks_per_stage": 1, "lstm_units": 4, "attention_dim": 4}
 
@@ -37,7 +37,7 @@ def checkpoints(tmp_path_factory):
     ):
         values = SMALL | {"classes": len(task.classes)}
         config = make_config("imle_net", values)
-        variables = jax.jit(functools.partial(init_variables, create_model("imle_net", config)))(jax.random.key(0))
+        variables = initial_variables(create_model("imle_net", config))
         scaler = {"mean": 0.0, "std": 0.25}
         meta = Meta("imle_net", values, list(task.classes), list(LEADS), 100, scaler, thresholds, task=task.name)
         with Checkpoints(folder / name) as saved:

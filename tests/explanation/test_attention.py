@@ -1,7 +1,5 @@
 """The combined map keeps the mass of every window and puts positions where the network's strides put them."""
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,8 +10,8 @@ from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.classifier import Classifier
 from imlenet_jax.errors import UserError
 from imlenet_jax.explanation.attention import Attention, attention_maps, centres, combine, on_samples
-from imlenet_jax.models import create_model, init_variables, make_config
-from tests.conftest import TINY
+from imlenet_jax.models import create_model, make_config
+from tests.conftest import TINY, initial_variables
 
 LEADS = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]
 
@@ -26,7 +24,7 @@ def levels(n: int = 3, positions: int = 13, seed: int = 0):
 
 def classifier(model: str) -> Classifier:
     config = make_config(model, TINY[model])
-    variables = jax.jit(partial(init_variables, create_model(model, config)))(jax.random.key(0))
+    variables = initial_variables(create_model(model, config))
     meta = Meta(model, TINY[model], ["CD", "HYP", "MI", "NORM", "STTC"], LEADS, 100, {"mean": 0.0, "std": 0.2})
     return Classifier(meta, variables)
 

@@ -2,14 +2,14 @@
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
 
 from imlenet_jax.explanation import saliency
-from imlenet_jax.models import create_model, init_variables
+from imlenet_jax.models import create_model
+from tests.conftest import initial_variables
 
 METHODS = (saliency.gradient_times_input, partial(saliency.integrated_gradients, steps=4))
 
@@ -59,7 +59,7 @@ def test_integrated_gradients_of_a_square_and_not_the_gradient_are_complete():
 def test_each_network_is_explained_completely(tiny):
     model, config = tiny
     network = create_model(model, config)
-    variables = jax.jit(partial(init_variables, network))(jax.random.key(0))
+    variables = initial_variables(network)
     x = records(3, config.length, config.leads)
     logits = Partial(lambda weights, signals: network.apply(weights, signals)[0], variables)
     ends = (saliency.class_logits(logits, a)[:, 1] for a in (x, np.broadcast_to(saliency.baseline(x), x.shape)))

@@ -1,7 +1,6 @@
 """Sizes, shapes and options of the networks."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +8,12 @@ import numpy as np
 import pytest
 
 from imlenet_jax.errors import UserError
-from imlenet_jax.models import MODELS, abstract_variables, create_model, init_variables, make_config, with_new_head
+from imlenet_jax.models import MODELS, abstract_variables, create_model, make_config, with_new_head
+from tests.conftest import initial_variables
 
 
 def _variables(network):
-    return jax.jit(partial(init_variables, network))(jax.random.key(0))
+    return initial_variables(network)
 
 
 # The published sizes: with BatchNorm statistics where keras counts them, without where torch does.

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imlenet_jax.models import create_model, init_variables, make_config, windows
-from tests.conftest import TINY
+from imlenet_jax.models import create_model, make_config, windows
+from tests.conftest import TINY, initial_variables
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_windows_are_half_of_one_apart_and_end_with_the_record(samples, length, 
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_logits_of_a_longer_record_are_those_of_the_mean_probability(exclusive):
     network = create_model("s4", make_config("s4", TINY["s4"]))
-    variables = jax.jit(partial(init_variables, network))(jax.random.key(0))
+    variables = initial_variables(network)
     x = np.random.default_rng(0).normal(size=(2, 160, 12)).astype(np.float32)
     squash = partial(jax.nn.softmax, axis=-1) if exclusive else jax.nn.sigmoid
     each = [squash(network.apply(variables, x[:, start : start + 64])[0]) for start in (0, 32, 64, 96)]

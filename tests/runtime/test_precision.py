@@ -1,7 +1,6 @@
 """The precision of multiplications: asked for in training, kept in the checkpoint, and used by whoever loads it."""
 
 import dataclasses
-import functools
 import json
 import sys
 
@@ -15,10 +14,10 @@ from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.checkpoints.reading import read_meta
 from imlenet_jax.classifier import Classifier, load
 from imlenet_jax.errors import UserError
-from imlenet_jax.models import create_model, init_variables, make_config
+from imlenet_jax.models import create_model, make_config
 from imlenet_jax.runtime.precision import precision, set_precision
 from imlenet_jax.training.saving import Checkpoints
-from tests.conftest import TINY
+from tests.conftest import TINY, initial_variables
 
 LEADS = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]
 
@@ -33,7 +32,7 @@ def as_before():
 def trained():
     """A description with `--precision highest`, and variables."""
     config = make_config("mousavi", TINY["mousavi"])
-    variables = jax.jit(functools.partial(init_variables, create_model("mousavi", config)))(jax.random.key(0))
+    variables = initial_variables(create_model("mousavi", config))
     classes, scaler = ["CD", "HYP", "MI", "NORM", "STTC"], {"mean": 0.0, "std": 0.2}
     meta = Meta("mousavi", TINY["mousavi"], classes, LEADS, 100, scaler, training={"precision": "highest"})
     return meta, variables

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from imlenet_jax.data.scaling import Scaler
-from imlenet_jax.models import abstract_variables, create_model, init_variables
+from imlenet_jax.models import abstract_variables, create_model
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import Devices, Replicas
 from imlenet_jax.training.step import loss_and_gradient, new_state, several_steps, standardise, train_step
+from tests.conftest import initial_variables
 from tests.training.test_step import SCALER, _batch
 
 STEPS = 8
@@ -57,12 +58,13 @@ def _assert_close(found, expected, tolerance):
 def test_steps_in_float64_are_the_same(tiny):
     model, config = tiny[0], _no_dropout(tiny[1])
     with jax.enable_x64(True):
-        variables = jax.jit(partial(init_variables, create_model(model, config)))(jax.random.key(0))
+        variables = initial_variables(create_model(model, config))
         variables = jax.device_get(_double(variables))  # on the host, where no step can use them up
         batches = [_double(_batch(config, 8, seed)) for seed in range(STEPS)]
         losses, *expected = _run(model, config, variables, Devices(1), batches)
         assert len(set(losses)) == STEPS
-        for devices, steps_per_call in ((Replicas(4), 1), (Devices(8), 4)):
+        replicas = [(Replicas(4), 1)] * (model in ("imle_net", "s4"))  # for the others as for these
+        for devices, steps_per_call in (*replicas, (Devices(8), 4)):
             found_losses, *found = _run(model, config, variables, devices, batches, steps_per_call)
             np.testing.assert_allclose(found_losses, losses, rtol=1e-9)
             for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -71,10 +73,10 @@ def test_steps_in_float64_are_the_same(tiny):
                 np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
-def test_the_first_step_in_float32_is_the_same(tiny):
-    model, config = tiny[0], _no_dropout(tiny[1])
+def test_the_first_step_in_float32_is_the_same(tiny_kinds):
+    model, config = tiny_kinds[0], _no_dropout(tiny_kinds[1])
     network, batch = create_model(model, config), _batch(config, 8)
-    state = new_state(jax.jit(partial(init_variables, network))(jax.random.key(0)), make_optimizer(model))
+    state = new_state(initial_variables(network), make_optimizer(model))
 
     def gradient(state, batch):
         return loss_and_gradient(network, state, standardise(batch, SCALER), batch.label, jax.random.key(0))
@@ -93,7 +95,7 @@ def test_rows_of_records_on_the_device_are_the_batch_itself():
     config = _no_dropout(create_model("mousavi").config)
     config = dataclasses.replace(config, length=100, filters=(4, 4), lstm_units=4, hidden=8)
     network, optimizer, devices = create_model("mousavi", config), make_optimizer("mousavi"), Devices(4)
-    state = jax.device_get(new_state(jax.jit(partial(init_variables, network))(jax.random.key(0)), optimizer))
+    state = jax.device_get(new_state(initial_variables(network), optimizer))
     records, rows = _batch(config, 24), np.array([3, 1, 20, 7, 7, 0, 23, 12], np.int32)
     batch = jax.tree.map(lambda array: array[rows], records)
     step = devices.compile_step(partial(train_step, network, optimizer))
@@ -108,10 +110,10 @@ def test_rows_of_records_on_the_device_are_the_batch_itself():
     np.testing.assert_array_equal(outcomes[0].logits, outcomes[1].logits)
 
 
-def test_the_state_is_donated(tiny):
-    model, config = tiny
+def test_the_state_is_donated(tiny_kinds):
+    model, config = tiny_kinds
     network, optimizer, devices = create_model(model, config), make_optimizer(model), Devices(1)
-    state = devices.put_state(new_state(jax.jit(partial(init_variables, network))(jax.random.key(0)), optimizer))
+    state = devices.put_state(new_state(initial_variables(network), optimizer))
     rest = devices.put_everywhere((None, Scaler(*SCALER), np.uint32(0)))
     compiled = (
         devices.compile_step(partial(train_step, network, optimizer)).lower(state, _batch(config), *rest).compile()

@@ -12,8 +12,8 @@ from imlenet_jax.training.step import new_state, train_step
 from tests.training.test_step import SCALER, _batch
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not(tiny):
-    model, config = tiny
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(tiny_kinds):
+    model, config = tiny_kinds
     network, optimizer = create_model(model, config), make_optimizer(model)
     create = jax.jit(lambda key: new_state(init_variables(network, key), optimizer))
     step = jax.jit(partial(train_step, network, optimizer))

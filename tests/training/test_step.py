@@ -9,11 +9,11 @@ import pytest
 from imlenet_jax.data.loader import Batch
 from imlenet_jax.data.scaling import Scaler
 from imlenet_jax.errors import UserError
-from imlenet_jax.models import create_model, init_variables, make_config
+from imlenet_jax.models import create_model, make_config
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import Devices
 from imlenet_jax.training.step import new_state, predict_step, record_losses, standardise, train_step
-from tests.conftest import TINY
+from tests.conftest import TINY, initial_variables
 
 SCALER = Scaler(0.1, 0.5)
 
@@ -32,7 +32,7 @@ def _batch(config, records=8, seed=0):
 def _start(model, config):
     network = create_model(model, config)
     optimizer = make_optimizer(model)
-    state = new_state(jax.jit(partial(init_variables, network))(jax.random.key(0)), optimizer)
+    state = new_state(initial_variables(network), optimizer)
     return jax.jit(partial(train_step, network, optimizer)), state
 
 
@@ -56,7 +56,7 @@ def test_a_step_goes_down_the_softmax_loss_it_is_asked_for():
     model, config = "mousavi", make_config("mousavi", TINY["mousavi"] | {"classes": 3})
     network, batch = create_model(model, config), _batch(config)
     batch = batch._replace(label=np.eye(3, dtype=np.float32)[np.arange(8) % 3])
-    state = new_state(jax.jit(partial(init_variables, network))(jax.random.key(0)), make_optimizer(model, 0.01))
+    state = new_state(initial_variables(network), make_optimizer(model, 0.01))
     step = jax.jit(partial(train_step, network, make_optimizer(model, 0.01), exclusive=True))
     losses = []
     for _ in range(12):
@@ -81,7 +81,7 @@ def test_dropout_depends_on_seed_and_step_alone(model):
 def test_padding_changes_no_prediction():
     config = make_config("imle_net", TINY["imle_net"])
     network = create_model("imle_net", config)
-    variables = jax.jit(partial(init_variables, network))(jax.random.key(0))
+    variables = initial_variables(network)
     predict = jax.jit(partial(predict_step, network))
     batch = _batch(config, 4)
     padded = Batch(*(np.concatenate([array, array[-1:]]) for array in batch))
