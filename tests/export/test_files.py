@@ -47,7 +47,7 @@ def export(classifier, kind, folder, tests=TESTS):
     return path, checked, ecgs
 
 
-KINDS = itertools.product(["imle_net", "ecgnet", "s4"], ["stablehlo", "safetensors"])
+KINDS = list(itertools.product(["imle_net", "ecgnet", "s4"], ["stablehlo", "safetensors"]))
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS)
