@@ -73,7 +73,10 @@ def make_config(name: str, values: Mapping[str, Any] | None = None) -> Config:
     config = config_class(**changed)
     window = getattr(config, "window", None)
     if window and config.length % window:
-        raise UserError(f"{name} cuts a record in windows of {window} samples, and {config.length} is not a multiple")
+        raise UserError(
+            f"{name} cuts a record in windows of {window} samples, and {config.length} is not a multiple: choose another "
+            "length (--crop) or option (--config)"
+        )
     _check_length(name, config)
     return config
 
@@ -94,12 +97,14 @@ def _check_option(option: str, value: Any, default: Any) -> None:
 
 
 def _check_length(name: str, config: Config) -> None:
+    too_short = f"{config.length} samples are too short for {name} with these options"
+    advice = "take more (a longer --crop, or none), or other options (--config)"
     try:
         sizes = [array.size for array in jax.tree.leaves(abstract_variables(create_model(name, config)))]
     except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise UserError(f"{config.length} samples are too short for {name} with these options ({error})") from None
+        raise UserError(f"{too_short} ({error}): {advice}") from None
     if 0 in sizes:
-        raise UserError(f"{config.length} samples are too short for {name} with these options")
+        raise UserError(f"{too_short}: {advice}")
 
 
 def create_model(

@@ -95,10 +95,10 @@ def test_mousavi_layouts_cut_different_windows():
         ("imlenet", {}, "unknown: choose one of imle_net, mousavi, rajpurkar, ecgnet, resnet101"),
         ("imle_net", {"width": 3}, "imle_net has no option 'width'"),
         ("imle_net", {"filters": 3}, "'filters' takes a value like"),
-        ("imle_net", {"length": 1020}, "1020 is not a multiple"),
+        ("imle_net", {"length": 1020}, "1020 is not a multiple: choose another length"),
         ("mousavi", {"layout": "sideways"}, "'layout' is one of reference, by_lead"),
         ("imle_net", {"filters": [0, 4]}, "'filters' takes whole numbers from 1 to 1000000"),
-        ("ecgnet", {"length": 20}, "20 samples are too short for ecgnet"),
+        ("ecgnet", {"length": 20}, "20 samples are too short for ecgnet with these options .*: take more"),
     ],
 )
 def test_wrong_names_and_values_are_refused(model, values, sentence):
