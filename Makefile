@@ -26,7 +26,7 @@ demo: venv
 	@echo "data: data/synthetic   checkpoints: checkpoints/demo/imle_net   logs: logs/demo   page: results/00001_lr/channel_visualization.html"
 
 test: venv lint
-	$(RUN) -m pytest -q -n 2 --dist worksteal --durations 40
+	$(RUN) -m pytest -q -n 2 --dist worksteal --durations 10
 
 lint: venv
 	$(VENV)/bin/ruff check --quiet .
@@ -61,7 +61,7 @@ newest:
 	$(PYTHON) -m venv .newest
 	.newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -e '.[test]'
 	.newest/bin/python -m pip list --disable-pip-version-check > .newest/versions.txt
-	.newest/bin/python -m pytest -q -n 2 --dist worksteal --durations 40
+	.newest/bin/python -m pytest -q -n 2 --dist worksteal --durations 10
 
 # The compilers of benchmarks.compiled, some 3 GB: an environment each, since the two are not made to share one.
 accelerators:
