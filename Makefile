@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+PYTEST := pytest -q -n 2 --dist worksteal --durations 10
 
 # Small enough for a CPU: a narrower imle_net than the published one.
 DEMO_CONFIG := {"filters": [8, 8, 16], "blocks_per_stage": 1, "lstm_units": 16}
@@ -26,7 +27,7 @@ demo: venv
 	@echo "data: data/synthetic   checkpoints: checkpoints/demo/imle_net   logs: logs/demo   page: results/00001_lr/channel_visualization.html"
 
 test: venv lint
-	$(RUN) -m pytest -q -n 2 --dist worksteal --durations 10
+	$(RUN) -m $(PYTEST)
 
 lint: venv
 	$(VENV)/bin/ruff check --quiet .
@@ -61,7 +62,7 @@ newest:
 	$(PYTHON) -m venv .newest
 	.newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -e '.[test]'
 	.newest/bin/python -m pip list --disable-pip-version-check > .newest/versions.txt
-	.newest/bin/python -m pytest -q -n 2 --dist worksteal --durations 10
+	.newest/bin/python -m $(PYTEST)
 
 # The compilers of benchmarks.compiled, some 3 GB: an environment each, since the two are not made to share one.
 accelerators:

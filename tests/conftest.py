@@ -79,12 +79,16 @@ def initial_variables(network: Any, seed: int = 0) -> Any:
     return jax.device_get(_initialise(network)(jax.random.key(seed)))
 
 
-@pytest.fixture(params=list(TINY))
-def tiny(request: pytest.FixtureRequest):
-    """Each network's name and tiny configuration in turn."""
+def _name_and_config(request: pytest.FixtureRequest) -> tuple[str, Any]:
     from imlenet_jax.models import make_config
 
     return request.param, make_config(request.param, TINY[request.param])
+
+
+@pytest.fixture(params=list(TINY))
+def tiny(request: pytest.FixtureRequest):
+    """Each network's name and tiny configuration in turn."""
+    return _name_and_config(request)
 
 
 @pytest.fixture(params=["imle_net", "s4"])
@@ -93,9 +97,7 @@ def tiny_kinds(request: pytest.FixtureRequest):
 
     For tests of what does not depend on a network's layers.
     """
-    from imlenet_jax.models import make_config
-
-    return request.param, make_config(request.param, TINY[request.param])
+    return _name_and_config(request)
 
 
 @pytest.fixture

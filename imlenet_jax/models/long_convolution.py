@@ -44,8 +44,9 @@ def _row_by_row(function: Callable[[jax.Array], jax.Array], rows: jax.Array) -> 
         like = jax.ShapeDtypeStruct((*gradient.shape[:-1], columns), dtype)
         return jax.linear_transpose(function, like)(gradient)[0]
 
-    apply = jax.custom_vjp(_alone(function))
-    apply.defvjp(lambda rows: (_alone(function)(rows), None), lambda _, gradient: (_alone(transposed)(gradient),))
+    forward = _alone(function)
+    apply = jax.custom_vjp(forward)
+    apply.defvjp(lambda rows: (forward(rows), None), lambda _, gradient: (_alone(transposed)(gradient),))
     return apply(rows)
 
 

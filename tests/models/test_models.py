@@ -11,11 +11,6 @@ from imlenet_jax.errors import UserError
 from imlenet_jax.models import MODELS, abstract_variables, create_model, make_config, with_new_head
 from tests.conftest import initial_variables
 
-
-def _variables(network):
-    return initial_variables(network)
-
-
 # The published sizes: with BatchNorm statistics where keras counts them, without where torch does.
 SIZES = {
     "imle_net": 748_517,
@@ -39,7 +34,7 @@ def test_shapes_and_independence_of_records(tiny):
     """Logits and `aux` have the documented shapes; in inference a record does not depend on the others."""
     model, config = tiny
     network = create_model(model, config)
-    apply, variables = jax.jit(network.apply), _variables(network)
+    apply, variables = jax.jit(network.apply), initial_variables(network)
     x = np.random.default_rng(1).normal(size=(3, config.length, config.leads)).astype(np.float32)
     logits, aux = apply(variables, x)
     assert logits.shape == (3, 5) and logits.dtype == jnp.float32
@@ -58,13 +53,13 @@ def test_shapes_and_independence_of_records(tiny):
 def test_leads_length_and_classes_are_parameters():
     config = make_config("imle_net", {"leads": 3, "length": 200, "classes": 2, "filters": [4, 4], "lstm_units": 2})
     network = create_model("imle_net", config)
-    logits, aux = jax.jit(network.apply)(_variables(network), jnp.zeros((1, 200, 3)))
+    logits, aux = jax.jit(network.apply)(initial_variables(network), jnp.zeros((1, 200, 3)))
     assert logits.shape == (1, 2) and aux["rhythm"].shape == (1, 3, 4)
 
 
 def test_a_new_head_leaves_every_other_layer(tiny):
     model, config = tiny
-    variables = _variables(create_model(model, config))
+    variables = initial_variables(create_model(model, config))
     network = create_model(model, dataclasses.replace(config, classes=3))
     changed = with_new_head(network, variables, jax.random.key(1))
     assert jax.tree.map(jnp.shape, changed) == jax.tree.map(lambda a: a.shape, abstract_variables(network))
@@ -80,7 +75,7 @@ def test_mousavi_layouts_cut_different_windows():
         layout: create_model("mousavi", make_config("mousavi", options | {"layout": layout}))
         for layout in ("reference", "by_lead")
     }
-    variables = _variables(networks["reference"])
+    variables = initial_variables(networks["reference"])
     scrambled, _ = jax.jit(networks["reference"].apply)(variables, x)
     # The reference's reading of x is by_lead's reading of the lead-major array laid out in the same order.
     relaid = x[0].T.reshape(1, 100, 12)

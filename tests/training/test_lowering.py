@@ -14,7 +14,7 @@ from imlenet_jax.training.step import new_state, predict_step, train_step
 from tests.conftest import skip_where_kernels_do_not_lower
 
 RECURRENT = ("imle_net", "mousavi", "ecgnet")
-# Layers in hundreds, of which all kinds are in the first two of a stage.
+# A hundred layers; the first two blocks of each stage have every kind of them.
 FEWER = {name: make_config(name, {"blocks": [2, 2, 2, 2]}) for name in ("resnet101", "xresnet1d101")}
 
 

@@ -57,13 +57,13 @@ def _assert_close(found, expected, tolerance):
 
 def test_steps_in_float64_are_the_same(tiny):
     model, config = tiny[0], _no_dropout(tiny[1])
+    variables = initial_variables(create_model(model, config))
     with jax.enable_x64(True):
-        variables = initial_variables(create_model(model, config))
         variables = jax.device_get(_double(variables))  # on the host, where no step can use them up
         batches = [_double(_batch(config, 8, seed)) for seed in range(STEPS)]
         losses, *expected = _run(model, config, variables, Devices(1), batches)
         assert len(set(losses)) == STEPS
-        replicas = [(Replicas(4), 1)] * (model in ("imle_net", "s4"))  # for the others as for these
+        replicas = [(Replicas(4), 1)] * (model in ("imle_net", "s4"))  # pmap does not depend on the layers
         for devices, steps_per_call in (*replicas, (Devices(8), 4)):
             found_losses, *found = _run(model, config, variables, devices, batches, steps_per_call)
             np.testing.assert_allclose(found_losses, losses, rtol=1e-9)
