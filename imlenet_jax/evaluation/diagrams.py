@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 from scipy import stats
@@ -194,16 +195,18 @@ def draw_leaderboard(report: Mapping[str, Any], title: str) -> Figure:
     figure = Figure(figsize=(max(6.5, 4.6 * columns), 4.0 * lines + 0.7), layout="constrained")
     figure.suptitle(title, parse_math=False, fontsize=11)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    names: list[Annotation] = []
     for panel, ranking in zip(panels, rankings, strict=False):
         shown = [row for row in ranking["rows"] if row["auc"] is not None and row["auc"]["low"] is not None]
-        for place, row in enumerate(sorted(shown, key=lambda row: row["seconds"])):
-            auc, seconds, above = row["auc"], row["seconds"], place % 2 == 0  # so that neighbours' names stay apart
+        for row in sorted(shown, key=lambda row: -row["auc"]["value"]):
+            auc, seconds = row["auc"], row["seconds"]
             panel.plot([seconds] * 2, [auc["low"], auc["high"]], color="#355f8d", linewidth=1.6)
-            panel.plot([seconds] * row["seeds"], row["of_seeds"], "o", color="#d1662c", markersize=2.5, zorder=3)
-            panel.plot(seconds, auc["value"], "o", color="#355f8d", markersize=6)
-            end, shift, side = (auc["high"], 4, "bottom") if above else (auc["low"], -4, "top")
-            style = {"ha": "center", "va": side, "fontsize": 8, "parse_math": False}
-            panel.annotate(row["network"], (seconds, end), (0, shift), textcoords="offset points", **style)
+            panel.plot([seconds] * row["seeds"], row["of_seeds"], "o", color="#d1662c", markersize=2.5, zorder=5)
+            panel.plot(seconds, auc["value"], "o", color="#355f8d", markersize=6, zorder=4)
+            style = {"va": "center", "fontsize": 8, "parse_math": False}
+            box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.5}
+            point = (seconds, auc["value"])
+            names.append(panel.annotate(row["network"], point, (6, 0), textcoords="offset points", bbox=box, **style))
         panel.set_xscale("log")
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_major_formatter("{x:,g}")
@@ -215,4 +218,14 @@ def draw_leaderboard(report: Mapping[str, Any], title: str) -> Figure:
         panel.axis("off")
     figure.supxlabel("seconds to train one network", fontsize=9)
     figure.supylabel("macro AUC; bar: 95 % over records; small points: seeds", fontsize=9)
+    _part(figure, names)
     return figure
+
+
+def _part(figure: Figure, names: Sequence[Annotation]) -> None:
+    """Moves names down until none covers one before it."""
+    figure.draw_without_rendering()
+    for place, name in enumerate(names):
+        while any(name.get_window_extent().overlaps(other.get_window_extent()) for other in names[:place]):
+            across, shift = name.xyann
+            name.xyann = (across, shift - 3)

@@ -150,3 +150,11 @@ def test_other_records_are_refused():
 def test_names_are_not_typeset():
     report = report_of(contestant("$x_$", predictions(1)), contestant("$\\frac$", predictions(2)))
     assert png(draw_leaderboard(report, "$\\title$"))[:4] == b"\x89PNG"
+
+
+def test_no_name_covers_another():
+    figure = draw_leaderboard(report_of(*(contestant(f"network {seed}", predictions(1)) for seed in range(5))), "close")
+    figure.draw_without_rendering()
+    boxes = [name.get_window_extent() for panel in figure.axes for name in panel.texts]
+    assert len(boxes) == 5
+    assert not any(one.overlaps(other) for index, one in enumerate(boxes) for other in boxes[:index])
