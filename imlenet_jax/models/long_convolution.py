@@ -12,6 +12,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from imlenet_jax.models.platform import by_platform
 
 
+Spectra = tuple[jax.Array, jax.Array]
+
+
 def convolve_both_ways(u: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
     """`y[t] = sum_s forward[s] u[t - s] + sum_s backward[s] u[t + 1 + s]` along the last axis.
 
@@ -29,25 +32,34 @@ def _by_products(u: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.A
     )
 
 
+@jax.custom_vjp
 def _by_fft(u: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
-    length = u.shape[-1]
-    kernel = jnp.concatenate([forward, backward[:, ::-1]], axis=-1)
-    spectrum = _row_by_row(lambda rows: jnp.fft.rfft(rows, 2 * length), u) * jnp.fft.rfft(kernel)
-    return _row_by_row(lambda rows: jnp.fft.irfft(rows, 2 * length)[..., :length], spectrum)
+    return _fft_and_spectra(u, forward, backward)[0]
 
 
-def _row_by_row(function: Callable[[jax.Array], jax.Array], rows: jax.Array) -> jax.Array:
-    """A linear function of the last axis; it and its gradient are computed where each row is."""
-    columns, dtype = rows.shape[-1], rows.dtype
+def _fft_and_spectra(u: jax.Array, forward: jax.Array, backward: jax.Array) -> tuple[jax.Array, Spectra]:
+    kernel = jnp.fft.rfft(jnp.concatenate([forward, backward[:, ::-1]], axis=-1))
+    inputs = _alone(_spectrum)(u)
+    return _alone(_signal)(inputs * kernel), (inputs, kernel)
 
-    def transposed(gradient: jax.Array) -> jax.Array:
-        like = jax.ShapeDtypeStruct((*gradient.shape[:-1], columns), dtype)
-        return jax.linear_transpose(function, like)(gradient)[0]
 
-    forward = _alone(function)
-    apply = jax.custom_vjp(forward)
-    apply.defvjp(lambda rows: (forward(rows), None), lambda _, gradient: (_alone(transposed)(gradient),))
-    return apply(rows)
+def _gradients(spectra: Spectra, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Of `u` and both kernels: correlations of the gradient with the kernel and with the inputs."""
+    inputs, kernel = spectra
+    outputs = _alone(_spectrum)(gradient)
+    of_forward, of_backward = jnp.split(jnp.fft.irfft(jnp.sum(outputs * inputs.conj(), axis=0)), 2, axis=-1)
+    return _alone(_signal)(outputs * kernel.conj()), of_forward, of_backward[:, ::-1]
+
+
+_by_fft.defvjp(_fft_and_spectra, _gradients)
+
+
+def _spectrum(rows: jax.Array) -> jax.Array:
+    return jnp.fft.rfft(rows, 2 * rows.shape[-1])
+
+
+def _signal(spectrum: jax.Array) -> jax.Array:
+    return jnp.fft.irfft(spectrum)[..., : spectrum.shape[-1] - 1]
 
 
 def _alone(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
