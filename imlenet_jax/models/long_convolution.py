@@ -11,7 +11,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from imlenet_jax.models.platform import by_platform
 
-
 Spectra = tuple[jax.Array, jax.Array]
 
 
