@@ -5,6 +5,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from imlenet_jax.models import create_model, make_config
 from imlenet_jax.models.long_convolution import convolve_both_ways
@@ -58,17 +59,28 @@ def test_new_networks_answer_as_their_systems_do_step_by_step():
             np.testing.assert_allclose(found[direction, feature], expected, atol=2e-5)
 
 
-def test_both_ways_are_sums_over_the_past_and_the_future():
+@pytest.mark.parametrize("platform", [None, PORTABLE])
+@pytest.mark.parametrize("length", [7, 64, 150])
+def test_both_ways_are_sums_over_the_past_and_the_future(length, platform):
     rng = np.random.default_rng(0)
-    u, forward, backward = rng.normal(size=(2, 3, 7)), rng.normal(size=(3, 7)), rng.normal(size=(3, 7))
-    expected = np.zeros((2, 3, 7))
-    for t in range(7):
-        for s in range(7):
-            expected[:, :, t] += forward[:, t - s] * u[:, :, s] if s <= t else backward[:, s - t - 1] * u[:, :, s]
-    arrays = [jnp.float32(array) for array in (u, forward, backward)]
-    for platform in (None, PORTABLE):
-        with as_if_on(platform):
-            np.testing.assert_allclose(convolve_both_ways(*arrays), expected, atol=1e-5)
+    u, forward, backward, gradient = (rng.normal(size=(*shape, length)) for shape in ((2, 3), (3,), (3,), (2, 3)))
+    kernels = np.concatenate([backward[:, ::-1], forward], axis=-1)  # forward[0] is at `length`
+    delays = length + np.arange(length)[:, None] - np.arange(length)
+
+    def convolved(u, kernels):
+        return np.einsum("bfs,fts->bft", u, kernels[:, delays])
+
+    def run(*arrays):
+        y, pull = jax.vjp(convolve_both_ways, *arrays)
+        return y, *pull(jnp.asarray(gradient))
+
+    with as_if_on(platform), jax.enable_x64(True):
+        y, of_u, of_forward, of_backward = jax.jit(run)(u, forward, backward)
+    np.testing.assert_allclose(y, convolved(u, kernels), atol=1e-10)
+    np.testing.assert_allclose(of_u, np.einsum("bft,fts->bfs", gradient, kernels[:, delays]), atol=1e-10)
+    products = np.einsum("bft,bfs->fts", gradient, u)
+    of_delays = np.stack([np.trace(products, d, 2, 1) for d in range(-length, length)], axis=-1)
+    np.testing.assert_allclose(np.concatenate([of_backward[:, ::-1], of_forward], axis=-1), of_delays, atol=1e-10)
 
 
 def test_each_device_transforms_its_own_records():
