@@ -20,8 +20,8 @@ Spectra = tuple[jax.Array, jax.Array]
 def convolve_both_ways(u: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
     """`y[t] = sum_s forward[s] u[t - s] + sum_s backward[s] u[t + 1 + s]` along the last axis.
 
-    `u` `(batch, features, length)` float32 or float64; both kernels `(features, length)`. By FFT, but for a TPU, on which an
-    FFT takes ten times as long, and for a portable program, which has no complex numbers: there by matrix products.
+    `u` `(batch, features, length)` float32 or float64; both kernels `(features, length)`. By FFT, but for a TPU, on which that
+    takes four times as many cycles, and for a portable program, which has no complex numbers: there by matrix products.
     """
     return by_platform(u, forward, backward, tpu=_by_matrices, portable=_by_matrices, default=_by_fft)
 

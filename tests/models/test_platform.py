@@ -39,7 +39,7 @@ def _trained(name, config, platform):
         return before, outcome.logits, jnp.stack(losses), predict(state.variables), state.batch_stats
 
 
-# xresnet1d101 is made of resnet101's layers, and s4 has one program for all but the portable one.
+# xresnet1d101 is made of resnet101's layers; test_s4.py has the two programs of s4's convolution.
 NAMES = [name for name in TINY if name not in ("xresnet1d101", "s4")]
 
 
