@@ -1,4 +1,4 @@
-"""Convolution with kernels as long as the signal, one per feature, both ways in time: by FFT."""
+"""Convolution with kernels as long as the signal, one per feature, both ways in time: by FFT or its matrices."""
 
 from collections.abc import Callable
 from functools import partial
