@@ -196,6 +196,8 @@ def draw_leaderboard(report: Mapping[str, Any], title: str) -> Figure:
     figure.suptitle(title, parse_math=False, fontsize=11)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     names: list[Annotation] = []
+    box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.5}
+    beside: Any = {"textcoords": "offset points", "va": "center", "fontsize": 8, "parse_math": False, "bbox": box}
     for panel, ranking in zip(panels, rankings, strict=False):
         shown = [row for row in ranking["rows"] if row["auc"] is not None and row["auc"]["low"] is not None]
         for row in sorted(shown, key=lambda row: -row["auc"]["value"]):
@@ -203,10 +205,7 @@ def draw_leaderboard(report: Mapping[str, Any], title: str) -> Figure:
             panel.plot([seconds] * 2, [auc["low"], auc["high"]], color="#355f8d", linewidth=1.6)
             panel.plot([seconds] * row["seeds"], row["of_seeds"], "o", color="#d1662c", markersize=2.5, zorder=5)
             panel.plot(seconds, auc["value"], "o", color="#355f8d", markersize=6, zorder=4)
-            style = {"va": "center", "fontsize": 8, "parse_math": False}
-            box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.5}
-            point = (seconds, auc["value"])
-            names.append(panel.annotate(row["network"], point, (6, 0), textcoords="offset points", bbox=box, **style))
+            names.append(panel.annotate(row["network"], (seconds, auc["value"]), (6, 0), **beside))
         panel.set_xscale("log")
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_major_formatter("{x:,g}")
