@@ -86,7 +86,10 @@ def make_parser() -> Parser:
     parser.add_argument("--epochs", type=positive_int, default=Recipe.epochs, help="passes over the training records")
     parser.add_argument("--lr", type=positive_float, default=Recipe.lr, help="Adam's learning rate")
     parser.add_argument(
-        "--schedule", choices=SCHEDULES, default=Recipe.schedule, help="of the learning rate; onecycle peaks at --lr"
+        "--schedule",
+        choices=SCHEDULES,
+        default=Recipe.schedule,
+        help="of learning rate and momentum; onecycle peaks at --lr",
     )
     parser.add_argument(
         "--weight_decay", type=non_negative_float, help="of AdamW; unless given, what the network was published with"

@@ -39,7 +39,7 @@ from imlenet_jax.evaluation.report import sigmoid
 from imlenet_jax.models import create_model, init_variables
 from imlenet_jax.runtime.fetching import fetched
 from imlenet_jax.training.logs import RATE
-from imlenet_jax.training.optimizers import make_optimizer, rate_of
+from imlenet_jax.training.optimizers import courses, make_optimizer
 from imlenet_jax.training.outcomes import GROUP, Outcomes
 from imlenet_jax.training.parallel import Devices, is_first_process
 from imlenet_jax.training.progress import compiling
@@ -67,7 +67,7 @@ class Recipe:
     `dtype` is that of activations (`create_model`). `steps_per_call` training steps are one compiled
     program. With `data_on_device` the training records lie on every device, and a step is given rows only. For the first
     `freeze_epochs` only the head is trained; after them the learning rate of all before it is `backbone_lr` times `lr`.
-    `weight_decay` is the network's own unless given, and `schedule` how the learning rate goes (`rate_of`).
+    `weight_decay` is the network's own unless given, and `schedule` how the learning rate goes (`courses`).
     """
 
     batchsize: int = 32
@@ -162,8 +162,8 @@ class Trainer:
             raise UserError("--schedule onecycle is one course of the whole run: leave --freeze_epochs out")
         self._meta, self._train, self._recipe, self._devices = meta, train, recipe, devices
         self._task = meta.asked
-        rate = rate_of(recipe.schedule, recipe.lr, recipe.epochs * self.steps)
-        self._optimizer = make_optimizer(meta.model, rate, self._task.exclusive, recipe.weight_decay)
+        rate, b1 = courses(recipe.schedule, recipe.lr, recipe.epochs * self.steps)
+        self._optimizer = make_optimizer(meta.model, rate, self._task.exclusive, recipe.weight_decay, b1)
         network = create_model(meta.model, meta.network_config, devices.axis_name, DTYPES[recipe.dtype])
         exclusive = self._task.exclusive
         step = partial(train_step, network, self._optimizer, axis_name=devices.axis_name, exclusive=exclusive)

@@ -1,5 +1,8 @@
 """The optimizers of the originals: Adam as keras and as torch write it, and keras' clipping of each array by itself."""
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,18 +13,22 @@ from imlenet_jax.models import entry
 SCHEDULES = ("constant", "onecycle")
 
 
-def rate_of(schedule: str, peak: float, steps: int) -> float | optax.Schedule:
-    """The learning rate: `peak` throughout, or as a function of the step of a run of so many.
+def courses(schedule: str, peak: float, steps: int) -> tuple[float | optax.Schedule, optax.Schedule | None]:
+    """The learning rate, and Adam's decay of the first moment, over a run of so many steps.
 
-    `onecycle` rises from peak / 25 for 30 % of the steps and falls to peak / 250,000, by half cosines: fastai's
-    `fit_one_cycle` (Smith and Topin, 2017), without its cycle of the momentum.
+    `constant` is `peak` throughout, and the network's own decay (None). `onecycle` is fastai's `fit_one_cycle` (Smith and
+    Topin, 2017), by half cosines: the rate rises from peak / 25 for 30 % of the steps and falls to peak / 250,000, while
+    the decay falls from 0.95 to 0.85 and rises again.
 
     Raises:
         UserError: there is no such schedule.
     """
     if schedule not in SCHEDULES:
         raise UserError(f"schedule is {schedule!r}: choose one of {', '.join(SCHEDULES)}")
-    return optax.cosine_onecycle_schedule(steps, peak) if schedule == "onecycle" else peak
+    if schedule == "constant":
+        return peak, None
+    turns = {int(0.3 * steps): 0.85 / 0.95, steps: 0.95 / 0.85}
+    return optax.cosine_onecycle_schedule(steps, peak), optax.piecewise_interpolate_schedule("cosine", 0.95, turns)
 
 
 def make_optimizer(
@@ -29,22 +36,32 @@ def make_optimizer(
     learning_rate: float | optax.Schedule = 1e-3,
     exclusive: bool = False,
     weight_decay: float | None = None,
+    b1: optax.Schedule | None = None,
 ) -> optax.GradientTransformation:
     """The optimizer that a network was published with (`train.py`, `torch_train.py` of the reference).
 
     rajpurkar's gradients are clipped to an L2 norm of 1, each array by itself: keras' `clipnorm`. Not for exclusive classes,
     the sub-diagnosis of MI. The network's own `weight_decay`, unless given, makes it AdamW: each update also takes
-    that share, times the learning rate, off every parameter.
+    that share, times the learning rate, off every parameter. `b1` takes the place of the network's own decay of the first
+    moment.
     """
     found = entry(model)
     decay = found.weight_decay if weight_decay is None else weight_decay
     decayed = [optax.add_decayed_weights(decay)] if decay else []
-    if found.framework == "torch":
-        adam = optax.scale_by_adam(*found.betas, eps=1e-8)
-    else:
-        adam = scale_by_keras_adam(*found.betas)
+    own, b2 = found.betas
+    kind = partial(optax.scale_by_adam, eps=1e-8) if found.framework == "torch" else scale_by_keras_adam
+    adam = kind(own, b2) if b1 is None else _on_course(partial(kind, b2=b2), b1)
     adam = optax.chain(adam, *decayed, optax.scale_by_learning_rate(learning_rate))
     return optax.chain(clip_each_by_norm(1.0), adam) if model == "rajpurkar" and not exclusive else adam
+
+
+def _on_course(adam: Callable[..., optax.GradientTransformation], b1: optax.Schedule) -> optax.GradientTransformation:
+    """Adam of another `b1` at every step; as in torch, a bias is corrected as if that had been `b1` all along."""
+
+    def update(updates: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None):
+        return adam(b1=b1(state.count)).update(updates, state, params)
+
+    return optax.GradientTransformation(adam().init, update)  # type: ignore[arg-type]
 
 
 def clip_each_by_norm(max_norm: float) -> optax.GradientTransformation:
@@ -73,7 +90,9 @@ def norms_of(arrays: list[jax.Array]) -> list[jax.Array]:
     return [norms[index] for index in range(len(arrays))]
 
 
-def scale_by_keras_adam(b1: float = 0.9, b2: float = 0.999, epsilon: float = 1e-7) -> optax.GradientTransformation:
+def scale_by_keras_adam(
+    b1: jax.typing.ArrayLike = 0.9, b2: float = 0.999, epsilon: float = 1e-7
+) -> optax.GradientTransformation:
     """Adam with epsilon added to sqrt(v) before its bias is corrected, as keras does.
 
     Equal to `m_hat / (sqrt(v_hat) + epsilon / sqrt(1 - b2^t))`.

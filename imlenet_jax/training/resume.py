@@ -14,7 +14,7 @@ from imlenet_jax.checkpoints.reading import first_whole, load_meta, restore, sav
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import move_aside
 from imlenet_jax.models import create_model, init_variables
-from imlenet_jax.training.optimizers import make_optimizer, rate_of
+from imlenet_jax.training.optimizers import courses, make_optimizer
 from imlenet_jax.training.parallel import is_first_process, wait_for_processes
 from imlenet_jax.training.saving import UNFINISHED
 from imlenet_jax.training.step import TrainState, Unfinished, new_state
@@ -140,8 +140,8 @@ def _load(wanted: Meta, path: Path, meta: Meta) -> Start:
     if len(meta.history) != meta.epoch:
         raise UserError(f"{path} was written by a version that could not continue: --resume False starts anew")
     flags = meta.training
-    rate = rate_of(flags.get("schedule", "constant"), 1, 1)  # for the shapes of the optimizer's state
-    optimizer = make_optimizer(meta.model, rate, meta.asked.exclusive, flags.get("weight_decay"))
+    rate, b1 = courses(flags.get("schedule", "constant"), 1, 1)  # for the shapes of the optimizer's state
+    optimizer = make_optimizer(meta.model, rate, meta.asked.exclusive, flags.get("weight_decay"), b1)
     network = create_model(meta.model, wanted.network_config)
     shapes = jax.eval_shape(lambda: new_state(init_variables(network, jax.random.key(0)), optimizer))
     leaves, structure = jax.tree.flatten(shapes.opt_state)

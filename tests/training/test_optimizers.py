@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from imlenet_jax.errors import UserError
-from imlenet_jax.training.optimizers import clip_each_by_norm, make_optimizer, norms_of, rate_of
+from imlenet_jax.training.optimizers import clip_each_by_norm, courses, make_optimizer, norms_of
 
 
 @pytest.mark.parametrize(("model", "clipped"), [("imle_net", False), ("rajpurkar", True), ("ecgnet", False)])
@@ -39,13 +39,34 @@ def test_weight_decay_is_taken_off_the_weights_themselves(model, given, decay):
 
 
 def test_one_cycle_rises_and_falls_as_fastai_has_it():
-    rate = rate_of("onecycle", 0.01, 100)
-    assert rate_of("constant", 0.01, 100) == 0.01
+    assert courses("constant", 0.01, 100) == (0.01, None)
     with pytest.raises(UserError, match="schedule is 'cosine': choose one of constant, onecycle"):
-        rate_of("cosine", 0.01, 100)
-    np.testing.assert_allclose(
-        [rate(step) for step in (0, 15, 30, 65, 100)], [4e-4, 5.2e-3, 1e-2, 5e-3, 4e-8], rtol=1e-4
-    )
+        courses("cosine", 0.01, 100)
+    rate, b1 = courses("onecycle", 0.01, 100)
+    steps = (0, 15, 30, 65, 100)
+    np.testing.assert_allclose([rate(step) for step in steps], [4e-4, 5.2e-3, 1e-2, 5e-3, 4e-8], rtol=1e-4)
+    np.testing.assert_allclose([b1(step) for step in steps], [0.95, 0.9, 0.85, 0.9, 0.95], rtol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["imle_net", "xresnet1d101"])
+def test_adam_takes_the_b1_of_its_step(model):
+    rng = np.random.default_rng(0)
+    gradients = rng.normal(size=(5, 3))
+    rate, b1 = courses("onecycle", 0.01, len(gradients))
+    optimizer = make_optimizer(model, rate, weight_decay=0.0, b1=b1)
+    constant = make_optimizer(model, rate, weight_decay=0.0)
+    params, b2 = jnp.zeros(3), {"imle_net": 0.999, "xresnet1d101": 0.99}[model]
+    state = optimizer.init(params)
+    assert jax.tree.structure(state) == jax.tree.structure(constant.init(params))
+    expected, m, v = np.zeros(3), np.zeros(3), np.zeros(3)
+    for t, g in enumerate(gradients, 1):
+        updates, state = optimizer.update(jnp.asarray(g), state, params)
+        params = optax.apply_updates(params, updates)
+        b = float(b1(t - 1))
+        m, v = b * m + (1 - b) * g, b2 * v + (1 - b2) * g**2
+        epsilon = 1e-8 if model == "xresnet1d101" else 1e-7 / np.sqrt(1 - b2**t)
+        expected -= float(rate(t - 1)) * m / (1 - b**t) / (np.sqrt(v / (1 - b2**t)) + epsilon)
+    np.testing.assert_allclose(params, expected, rtol=1e-4)
 
 
 def test_rajpurkar_is_not_clipped_for_the_sub_diagnosis():
