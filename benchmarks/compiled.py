@@ -24,7 +24,7 @@ from experiments.cli import Parser, execute, positive_int
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import parse_json, write_atomically, write_json
 from imlenet_jax.models import make_config
-from imlenet_jax.training.loop import DTYPES
+from imlenet_jax.training.recipe import DTYPES
 
 Row = dict[str, Any]
 

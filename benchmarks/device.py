@@ -42,8 +42,9 @@ from imlenet_jax.data.loader import Batch, Split, select, train_batches
 from imlenet_jax.data.open import open_dataset
 from imlenet_jax.data.scaling import Scaler
 from imlenet_jax.models import Config, entry
-from imlenet_jax.training.loop import DTYPES, Recipe, fit
+from imlenet_jax.training.loop import fit
 from imlenet_jax.training.parallel import Devices, free_bytes, print_devices
+from imlenet_jax.training.recipe import DTYPES, Recipe
 from imlenet_jax.training.saving import Checkpoints
 
 REPEATS = 5

@@ -23,8 +23,9 @@ from benchmarks.parts.records import config_for, describe, open_split
 from experiments.cli import Parser, execute, positive_int
 from imlenet_jax.data.loader import Split
 from imlenet_jax.files import write_json
-from imlenet_jax.training.loop import Recipe, Trainer
 from imlenet_jax.training.parallel import Devices, print_devices
+from imlenet_jax.training.recipe import Recipe
+from imlenet_jax.training.trainer import Trainer
 
 CONFIG = {"kernel_size": 2, "filters": 1, "blocks": 1, "widen_every": 1}
 

@@ -27,8 +27,10 @@ from imlenet_jax.evaluation.seeds import over_seeds
 from imlenet_jax.files import write_json
 from imlenet_jax.models import MODELS, create_model
 from imlenet_jax.runtime.compilation import use_cache
-from imlenet_jax.training.loop import DTYPES, Predictor, Recipe, fit
+from imlenet_jax.training.loop import fit
 from imlenet_jax.training.parallel import make_devices, print_devices
+from imlenet_jax.training.predictor import Predictor
+from imlenet_jax.training.recipe import DTYPES, Recipe
 from imlenet_jax.training.saving import Checkpoints
 
 SMALL = {"filters": [8, 16], "lstm_units": 8, "hidden": 16}

@@ -30,8 +30,9 @@ from imlenet_jax.data.loader import Split
 from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_atomically, write_json
 from imlenet_jax.models import MODELS, make_config
-from imlenet_jax.training.loop import Recipe, fit
+from imlenet_jax.training.loop import fit
 from imlenet_jax.training.parallel import Devices
+from imlenet_jax.training.recipe import Recipe
 
 SWEEPS = ("records", "batchsize", "devices")
 BEND = 0.2  # change of the exponent from which on a bend is reported: half of it is within the noise of a busy machine

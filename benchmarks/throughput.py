@@ -39,8 +39,8 @@ from imlenet_jax.errors import UserError
 from imlenet_jax.files import write_atomically, write_json
 from imlenet_jax.models import MODELS
 from imlenet_jax.runtime.precision import set_precision
-from imlenet_jax.training.loop import DTYPES
 from imlenet_jax.training.parallel import Devices, print_devices
+from imlenet_jax.training.recipe import DTYPES
 
 TURN_SECONDS = 0.5
 BUSY = 0.5  # load per core

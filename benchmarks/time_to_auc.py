@@ -48,11 +48,13 @@ from imlenet_jax.models import MODELS, create_model
 from imlenet_jax.runtime.compilation import use_cache
 from imlenet_jax.runtime.precision import set_precision
 from imlenet_jax.training.api import TRAIN_FOLDS, check, describe
-from imlenet_jax.training.loop import DTYPES, Predictor, Recipe, Trainer
 from imlenet_jax.training.optimizers import SCHEDULES
 from imlenet_jax.training.parallel import Devices, print_devices
+from imlenet_jax.training.predictor import Predictor
+from imlenet_jax.training.recipe import DTYPES, Recipe
 from imlenet_jax.training.step import TrainState, Unfinished
 from imlenet_jax.training.stopping import NotFinite, Stopped, Watch
+from imlenet_jax.training.trainer import Trainer
 
 CHOICES = {"dtype": tuple(DTYPES), "schedule": SCHEDULES}
 OURS = ("epochs", "seed", "patience", "data_on_device", "freeze_epochs")  # fields of a recipe that the rules decide

@@ -46,8 +46,8 @@ from imlenet_jax.files import write_json
 from imlenet_jax.models import MODELS, create_model, entry
 from imlenet_jax.runtime.compilation import use_cache
 from imlenet_jax.runtime.precision import set_precision
-from imlenet_jax.training.loop import Predictor
 from imlenet_jax.training.parallel import Devices, print_devices
+from imlenet_jax.training.predictor import Predictor
 from imlenet_jax.training.seen import seen_records
 
 

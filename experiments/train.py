@@ -60,7 +60,7 @@ from imlenet_jax.runtime.precision import set_precision
 from imlenet_jax.training.api import TRAIN_FOLDS, check, scaler_of
 from imlenet_jax.training.api import describe as describe_run
 from imlenet_jax.training.logs import RunLog, is_complete, run_files
-from imlenet_jax.training.loop import DTYPES, Recipe, fit
+from imlenet_jax.training.loop import fit
 from imlenet_jax.training.optimizers import SCHEDULES
 from imlenet_jax.training.parallel import (
     Devices,
@@ -71,6 +71,7 @@ from imlenet_jax.training.parallel import (
     print_devices,
     wait_for_processes,
 )
+from imlenet_jax.training.recipe import DTYPES, Recipe
 from imlenet_jax.training.resume import Start, command_to_continue, find_start
 from imlenet_jax.training.saving import Checkpoints
 from imlenet_jax.training.stopping import NotFinite, Stopped, Watch

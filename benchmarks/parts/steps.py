@@ -11,9 +11,9 @@ import numpy as np
 from imlenet_jax.data.loader import Batch
 from imlenet_jax.data.scaling import Scaler
 from imlenet_jax.models import Config, create_model, init_variables
-from imlenet_jax.training.loop import DTYPES
 from imlenet_jax.training.optimizers import make_optimizer
 from imlenet_jax.training.parallel import Devices
+from imlenet_jax.training.recipe import DTYPES
 from imlenet_jax.training.step import new_state, predict_step, several_steps, train_step
 
 MODES = ("train", "infer")

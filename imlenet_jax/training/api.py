@@ -22,6 +22,7 @@ from imlenet_jax.models import entry, make_config
 from imlenet_jax.runtime.compilation import use_cache
 from imlenet_jax.training import loop
 from imlenet_jax.training.parallel import Devices
+from imlenet_jax.training.recipe import Recipe
 from imlenet_jax.training.resume import find_start
 from imlenet_jax.training.saving import Checkpoints
 from imlenet_jax.training.seen import seen
@@ -64,7 +65,7 @@ def fit(
         crop: seconds to train on at a time, from a random start in each record; other records are judged by the mean over
             windows of so many. The whole record unless given.
         num_devices: all unless given.
-        recipe: fields of `imlenet_jax.training.loop.Recipe`: `epochs`, `batchsize`, `lr`, `seed`, `patience`, `dtype`...
+        recipe: fields of `imlenet_jax.training.recipe.Recipe`: `epochs`, `batchsize`, `lr`, `seed`, `patience`, `dtype`...
 
     Raises:
         UserError: the data, folds, task or network cannot be used so, or the folder holds another run.
@@ -73,10 +74,10 @@ def fit(
     folds = tuple(sorted(set(train_folds))), tuple(sorted(set(val_folds)))
     if shared := set(folds[0]) & set(folds[1]):
         raise UserError(f"train_folds and val_folds share fold {min(shared)}: choose folds that are apart")
-    fields = {field.name for field in dataclasses.fields(loop.Recipe)}
+    fields = {field.name for field in dataclasses.fields(Recipe)}
     if unknown := set(recipe) - fields:
         raise UserError(f"fit() has no argument '{min(unknown)}': a recipe has {', '.join(sorted(fields))}")
-    chosen, devices = loop.Recipe(**recipe), Devices(num_devices)
+    chosen, devices = Recipe(**recipe), Devices(num_devices)
     devices.check(chosen.batchsize)
     use_cache(None)
     dataset = open_dataset(data_dir)

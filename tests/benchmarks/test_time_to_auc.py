@@ -15,9 +15,10 @@ from imlenet_jax.data.loader import select
 from imlenet_jax.data.shards import open_shards
 from imlenet_jax.errors import UserError
 from imlenet_jax.training.api import describe
-from imlenet_jax.training.loop import Trainer, fit
+from imlenet_jax.training.loop import fit
 from imlenet_jax.training.parallel import Devices
 from imlenet_jax.training.stopping import NotFinite
+from imlenet_jax.training.trainer import Trainer
 from tests.calls import call
 
 CONFIG = {"kernel_size": 2, "filters": 1, "blocks": 1, "widen_every": 1, "dropout": 0.2}  # has BatchNorm and dropout

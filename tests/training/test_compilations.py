@@ -8,9 +8,11 @@ import pytest
 from imlenet_jax.data.loader import select
 from imlenet_jax.data.shards import open_shards
 from imlenet_jax.models import make_config
-from imlenet_jax.training.loop import Recipe, Trainer, fit
+from imlenet_jax.training.loop import fit
 from imlenet_jax.training.parallel import Devices
+from imlenet_jax.training.recipe import Recipe
 from imlenet_jax.training.step import Outcome
+from imlenet_jax.training.trainer import Trainer
 from tests.checkpoints.test_checkpoints import _meta
 
 CONFIG = make_config("mousavi", {"filters": [4, 4], "lstm_units": 4, "hidden": 8})

@@ -12,11 +12,12 @@ from imlenet_jax.data.loader import select
 from imlenet_jax.data.shards import open_shards
 from imlenet_jax.runtime.fetching import AHEAD, fetched
 from imlenet_jax.training import outcomes as module
-from imlenet_jax.training.loop import Recipe, Trainer
 from imlenet_jax.training.outcomes import GROUP, Outcomes
 from imlenet_jax.training.parallel import Devices
+from imlenet_jax.training.recipe import Recipe
 from imlenet_jax.training.step import Outcome, Unfinished
 from imlenet_jax.training.stopping import NotFinite
+from imlenet_jax.training.trainer import Trainer
 from tests.checkpoints.test_checkpoints import _meta
 from tests.training.test_compilations import CONFIG
 

@@ -9,10 +9,11 @@ from tqdm import tqdm
 
 from imlenet_jax.data.loader import select
 from imlenet_jax.data.shards import open_shards
-from imlenet_jax.training.loop import Recipe, Trainer
 from imlenet_jax.training.parallel import Devices
 from imlenet_jax.training.progress import compiling
+from imlenet_jax.training.recipe import Recipe
 from imlenet_jax.training.step import Outcome
+from imlenet_jax.training.trainer import Trainer
 from tests.checkpoints.test_checkpoints import _meta
 from tests.training.test_compilations import CONFIG
 

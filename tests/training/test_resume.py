@@ -17,8 +17,9 @@ from imlenet_jax.data.tasks import SUB
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.models import make_config
 from imlenet_jax.training.logs import RunLog
-from imlenet_jax.training.loop import Recipe, fit
+from imlenet_jax.training.loop import fit
 from imlenet_jax.training.parallel import Devices
+from imlenet_jax.training.recipe import Recipe
 from imlenet_jax.training.resume import Selection, command_to_continue, differing_flags, find_start
 from imlenet_jax.training.saving import UNFINISHED, Checkpoints
 from imlenet_jax.training.stopping import NotFinite, Stopped, Watch
