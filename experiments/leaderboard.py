@@ -31,7 +31,12 @@ from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.evaluation.comparison import read_predictions
 from imlenet_jax.evaluation.diagrams import draw_leaderboard, png
 from imlenet_jax.evaluation.leaderboard import Contestant, Cost, Score, ranking, score
-from imlenet_jax.evaluation.leaderboard_tables import format_latex, format_leaderboard, leaderboard_frame
+from imlenet_jax.evaluation.leaderboard_tables import (
+    format_latex,
+    format_leaderboard,
+    format_markdown,
+    leaderboard_frame,
+)
 from imlenet_jax.evaluation.published import PTBXL_RECORDS
 from imlenet_jax.files import exclusive, write_atomically, write_json
 from imlenet_jax.models import MODELS
@@ -255,10 +260,11 @@ class Board:
         for name, content in (
             (TEXT, format_leaderboard(report) + "\n"),
             ("table.csv", leaderboard_frame(report).to_csv(index=False)),
+            ("table.md", format_markdown(report)),
             ("table.tex", format_latex(report)),
         ):
             write_atomically(self.out / name, content.encode())
-        written = f"table: {self.out / TEXT}, .csv, .json, .tex"
+        written = f"table: {self.out / TEXT}, .csv, .json, .md, .tex"
         if self._found:
             figure = draw_leaderboard(report, f"{report['data']['source']}, {len(self._dataset):,} records")
             write_atomically(self.out / "figure.png", png(figure))

@@ -90,6 +90,8 @@ class Run:
         try:
             record = read_json(self._record)
             cost = Cost(**record.pop("cost"))
+            usual = experiments.train.make_parser().parse_args([])
+            record["flags"] = _deciding(usual) | record["flags"]  # train may have got a flag since
             return cost if record == self._identity(fingerprint) else None
         except (OSError, ValueError, TypeError, AttributeError, LookupError):
             return None
@@ -124,10 +126,8 @@ class Run:
 
     def _identity(self, fingerprint: str | None) -> dict[str, Any]:
         """What a record says of the run: the flags that decide its result, the data, the file of predictions."""
-        flags = {name: value for name, value in vars(self.args).items() if name not in FREE}
-        flags = json.loads(json.dumps(flags, default=str))
         predictions = zlib.crc32(self.predictions.read_bytes())
-        return {"flags": flags, "data_fingerprint": fingerprint, "predictions_crc32": predictions}
+        return {"flags": _deciding(self.args), "data_fingerprint": fingerprint, "predictions_crc32": predictions}
 
     def _cost(self) -> Cost:
         args, times = self.args, read_times(self.args.log_dir, self.name)
@@ -139,6 +139,12 @@ class Run:
         rate = statistics.median([row[RATE] for row in times[1:] or times])  # the first epoch compiles
         epochs = read_meta(self.checkpoints, "latest")[0]
         return Cost(epochs, rate, epochs * records / rate, int(max(row[PEAK] for row in times)))
+
+
+def _deciding(args: Any) -> dict[str, Any]:
+    """The flags that decide a run's result, in JSON types."""
+    flags = {name: value for name, value in vars(args).items() if name not in FREE}
+    return json.loads(json.dumps(flags, default=str))
 
 
 class Processes:

@@ -1,4 +1,4 @@
-"""A leaderboard to read: as plain text, as LaTeX, as a table with a row per task and network."""
+"""A leaderboard to read: as plain text, Markdown, LaTeX, and as a table with a row per task and network."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,11 +39,24 @@ def format_leaderboard(report: Row) -> str:
     return "\n".join([*lines, *notes(report)])
 
 
+def format_markdown(report: Row) -> str:
+    """The same as Markdown: a table per task, and the notes as a list."""
+    parts: list[str] = []
+    for ranking in report["tasks"]:
+        parts += [_title(ranking), _markdown(COLUMNS, [cells(row) for row in ranking["rows"]])]
+        if rows := published_cells(ranking):
+            parts.append(_markdown(PUBLISHED, rows))
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes(report))]) + "\n"
+
+
 def format_latex(report: Row) -> str:
     """The same as LaTeX, with booktabs: a `tabular` of all tasks, and one of the published figures where they are wanted."""
     rankings = report["tasks"]
     parts = [(_title(ranking), [cells(row) for row in ranking["rows"]]) for ranking in rankings]
-    lines = ["% \\usepackage{booktabs}", *_tabular(COLUMNS, parts, "lr" + "r" * (len(COLUMNS) - 2))]
+    lines = [
+        "% \\usepackage{booktabs}; wide: \\small, on a page on its side",
+        *_tabular(COLUMNS, parts, "lr" + "r" * (len(COLUMNS) - 2)),
+    ]
     theirs = [(ranking["task"], rows) for ranking in rankings if (rows := published_cells(ranking))]
     if theirs:
         lines += ["", *_tabular(PUBLISHED, theirs, "llrrrl")]
@@ -123,6 +136,11 @@ def _title(ranking: Row) -> str:
         return f"{ranking['task']}: no run is finished"
     missing = ", mean over those present" * (ranking["auc"] != "macro_auc")
     return f"{ranking['task']}: {ranking['records']:,} records, {len(ranking['classes'])} classes{missing}"
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _tabular(header: Sequence[str], parts: Sequence[tuple[str, Sequence[Sequence[str]]]], columns: str) -> list[str]:

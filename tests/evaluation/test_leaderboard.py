@@ -9,7 +9,13 @@ from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.comparison import Predictions, compare
 from imlenet_jax.evaluation.diagrams import draw_leaderboard, png
 from imlenet_jax.evaluation.leaderboard import Contestant, Cost, ranking, score
-from imlenet_jax.evaluation.leaderboard_tables import escape, format_latex, format_leaderboard, leaderboard_frame
+from imlenet_jax.evaluation.leaderboard_tables import (
+    escape,
+    format_latex,
+    format_leaderboard,
+    format_markdown,
+    leaderboard_frame,
+)
 from imlenet_jax.evaluation.report import evaluate, sigmoid
 
 SETTINGS = {"resamples": 200, "seed": 0}
@@ -94,6 +100,16 @@ def test_what_is_missing_is_pending_and_last():
     nothing = report_of(contestant("none", wanted=3))
     assert "superclass: no run is finished" in format_leaderboard(nothing)
     assert leaderboard_frame(nothing).columns.tolist() == frame.columns.tolist()
+
+
+def test_markdown_has_the_same_cells():
+    report = report_of(contestant("good", predictions(1)), contestant("bad", predictions(3, seed=2)))
+    title, _, header, rule, *rows = format_markdown(report).splitlines()
+    assert title == format_leaderboard(report).splitlines()[0]
+    assert header.startswith("| network | seeds | macro AUC |") and rule == "| --- |" + " ---: |" * 11
+    text = [line.split() for line in format_leaderboard(report).splitlines()[4:6]]
+    assert [row.replace("|", "").split() for row in rows[:2]] == text
+    assert rows[2] == "" and rows[3].startswith("- Macro AUC: mean over seeds.")
 
 
 def test_latex_is_escaped_and_in_booktabs():

@@ -63,11 +63,15 @@ def test_a_table_is_the_same_after_a_kill(here, synthetic_shards, monkeypatch, c
     assert sorted(whole["network"]) == ["narrow", "wide"] and whole["seeds"].tolist() == [2, 2]
     assert (whole[MEASURED] > 0).all(axis=None) and (whole["peak_memory_bytes"] > 2**20).all()
     assert whole["difference_value"][1] == pytest.approx(whole["auc_value"][1] - whole["auc_value"][0])
-    for name in ("table.txt", "table.tex", "table.json", "figure.png"):
+    for name in ("table.txt", "table.md", "table.tex", "table.json", "figure.png"):
         assert (here / "whole" / name).stat().st_size > 500
     assert (here / "whole/wide/seed43/checkpoints/rajpurkar/card.md").is_file()  # for all the other commands
 
     in_this_process.clear()
+    shutil.rmtree("whole/wide/seed42/checkpoints")  # a record and predictions are all that a finished run is asked for
+    record = json.loads((path := here / "whole/wide/seed42/rajpurkar.json").read_text())
+    del record["flags"]["backbone_lr"]  # as a version before that flag wrote it
+    path.write_text(json.dumps(record))
     assert call(monkeypatch, experiments.leaderboard, *flags, "--seeds", 2, "--out", "whole") == 0
     assert not in_this_process  # all are finished
 
