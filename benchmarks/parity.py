@@ -239,7 +239,9 @@ def _read(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; --golden takes a folder laid out as the parity README says") from None
+        raise UserError(
+            f"{path}: no such file; --golden takes a folder as the head of benchmarks/parity.py describes it"
+        ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a readable numpy archive ({error})") from None
     for name in needed:

@@ -42,13 +42,21 @@ python -m benchmarks.device --golden DIR --reference original --out results/devi
 .accelerators/cuda/bin/python -m benchmarks.compiled --out results/compiled
 ```
 
+`--golden DIR` holds what the originals compute: `inputs.npz` (16 standardised records with labels) and, for each network, its weights and
+`<model>.npz` with the outputs. The outputs of xresnet1d101 and s4 lie in `golden/`, and `originals.py` makes them anew. Those of the other five are
+not in the repository (they are large): make them from the code of likith012/IMLE-Net in the layout that `parity.py` describes at its head.
+
 `device` is for a GPU or TPU that is there for a few minutes: the most valuable comes first, each result is written at
 once, and what does not fit is left out. XLA's own options go by `XLA_FLAGS`, which the results keep: with
 `XLA_FLAGS=--xla_gpu_enable_command_buffer=+WHILE`, for one, loops become part of command buffers. `compiled` is for one
 that is not there: it compiles the steps for it and counts bytes, kernels, memory and messages between devices. It
-measures no speed, and needs compilers: `make accelerators` (some 3 GB). `--against FILE` prints what changed since an earlier `compiled.json`.
+measures no speed, and needs compilers: `make accelerators` (some 3 GB; for `--target v5e` they are in `.accelerators/tpu`). `--against FILE` prints what changed since an earlier `compiled.json`.
+
+Both write `device.json` or `compiled.json`: copied to `results/device_<what>.json` or `results/compiled_<what>.json`, they are part of this page.
 
 `time_to_auc` trains several networks to a validation AUC, against the clock; `records/README.md` has the rules and the records.
+`results/leaderboard` has the runs behind the table of `docs/results.md`. What has no table here (`host`, `start`, `faults`, `fuzz`, `bad_input`,
+`faithfulness`, `resampling`, `runtimes`, `recordings`, `linear`) prints its own result; most are told in `docs/`.
 
 `throughput` takes the machine to be otherwise idle. With `--reference` it times the original networks beside ours, the
 two taking turns on the same batch. They need an interpreter of their own:

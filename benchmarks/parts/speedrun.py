@@ -19,17 +19,17 @@ LARGEST_P = 0.01
 
 HEAD = f"""# Records: seconds of training to a validation AUC
 
-Made by `python -m benchmarks.readme` from the JSON files here; change those, not this page. Each holds the command, the
-machine, the versions and the log of every run.
+Made by `python -m benchmarks.readme` from the JSON files here; change those, not this page. Each file
+holds the command, the machine, the versions and the log of every run.
 
 ## Rules
 
 **What is run.** One command trains a network anew from each of the seeds 0, 1, 2, ... on folds 1-8, for a number of epochs
 that is fixed before. After every epoch it takes the macro AUC of fold 9.
 
-**What counts as time.** The training steps, until the device has done the last one of the epoch. Compilation is apart
-(steps on a copy of the network, thrown away, come first), and so are validation and the way of the recordings to the
-device, where they stay.
+**What counts as time.** The training steps, until the device has done the last one of the epoch. Not counted are
+compilation (done first, on a copy of the network that is thrown away), validation, and copying the recordings to the device,
+where they then stay.
 
 **What is a record.** The mean AUC *of the last epoch* is above the target with p < {LARGEST_P}, by a one-sided t-test over at
 least {LEAST_RUNS} runs. The best epoch does not count. No run is left out. Recipe, epochs and number of runs are chosen before, and runs
@@ -39,7 +39,7 @@ are not added until p is small enough.
 records of the same data (by their fingerprint) and the same target. The seconds until the target is *first* reached are told
 beside it, but give no place: they stop the clock by the very AUC that is to be shown.
 
-**Ties.** Whose upper ends are the same to three digits share a place, and the older comes first.
+**Ties.** Results whose upper ends are equal to three significant digits share a place. The older is listed first.
 
 **What may be changed.** Anything in the network, the recipe, the code and the hardware.
 
