@@ -225,11 +225,14 @@ class Board:
         if saved(run.checkpoints):
             meta = self._metas[key[:2]]
             meta = replace(meta, training=meta.training | {"seed": key.seed})
-            if other := differing_flags(read_meta(run.checkpoints, "latest")[1], meta):
-                raise UserError(
-                    f"{run.folder} holds a run with other flags ({'; '.join(other)}): give the same to continue it, or "
-                    "choose another --out or label"
-                )
+            other = differing_flags(read_meta(run.checkpoints, "latest")[1], meta)
+        else:
+            other = run.differing(dataset.fingerprint)
+        if other:
+            raise UserError(
+                f"{run.folder} holds a run with other flags ({'; '.join(other)}): give the same to continue it, or "
+                "choose another --out or label"
+            )
 
     def add(self, key: Key) -> bool:
         """Whether this run is finished; if so it is in the table from now on."""

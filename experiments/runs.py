@@ -38,6 +38,7 @@ from imlenet_jax.training.stopping import SIGNALS, Stopped
 
 # Flags that change no result. Training goes on with other epochs, and does not ask for the folds of the test.
 FREE = FREE_FLAGS - {"epochs", "config", "test_folds"}
+UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError)  # a record that is absent or damaged
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,21 @@ class Run:
     def finished(self, fingerprint: str) -> Cost | None:
         """What it took, where it is trained and tested on the data of this fingerprint; None where it is not."""
         try:
-            record = read_json(self._record)
+            record = self._read()
             cost = Cost(**record.pop("cost"))
-            usual = experiments.train.make_parser().parse_args([])
-            record["flags"] = _deciding(usual) | record["flags"]  # train may have got a flag since
             return cost if record == self._identity(fingerprint) else None
-        except (OSError, ValueError, TypeError, AttributeError, LookupError):
+        except UNREADABLE:
             return None
+
+    def differing(self, fingerprint: str) -> list[str]:
+        """What its record has otherwise, flags and data; nothing where there is no record."""
+        try:
+            record = self._read()
+            before, now = record["flags"], _deciding(self.args)
+            found = [f"--{name} was {before[name]}, is {now[name]}" for name in now if before[name] != now[name]]
+            return found + ["--data_dir has other records"] * (record["data_fingerprint"] != fingerprint)
+        except UNREADABLE:
+            return []
 
     def train_and_test(self) -> None:
         """Do it, or the rest of it, and write the record.
@@ -118,6 +127,11 @@ class Run:
     @property
     def _record(self) -> Path:
         return self.folder / f"{self.name}.json"
+
+    def _read(self) -> dict[str, Any]:
+        record = read_json(self._record)
+        usual = experiments.train.make_parser().parse_args([])
+        return record | {"flags": _deciding(usual) | record["flags"]}  # train may have got a flag since
 
     def _flags(self, parser: Parser) -> list[str]:
         known = {option for action in parser._actions for option in action.option_strings}

@@ -1,4 +1,4 @@
-"""IMLE-Net and the four networks it is compared with, in JAX and Flax.
+"""IMLE-Net, the four networks it is compared with, xresnet1d101 and S4, in JAX and Flax.
 
 import imlenet_jax
 classifier = imlenet_jax.fit("mousavi", "synthetic", epochs=3)   # or load("checkpoints/mousavi")
