@@ -63,7 +63,7 @@ def _with_program(classifier: "Classifier", program: bytes, path: str | Path) ->
     """Let the exported program give the answers, if it can run here."""
     try:
         exported = jax.export.deserialize(bytearray(program))
-        if jax.default_backend() not in exported.platforms:
+        if jax.export.default_export_platform() not in exported.platforms:  # a GPU is `cuda` or `rocm` there
             raise ValueError(f"it is for {', '.join(exported.platforms)}")
     except Exception as error:  # whatever a jax of another year makes of it
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -5,7 +5,12 @@ import re
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from imlenet_jax.evaluation.comparison import read_predictions
+from imlenet_jax.evaluation.leaderboard_tables import format_markdown
+from imlenet_jax.evaluation.metrics import macro_auc
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = {"commands.md"}  # by docs/site.py
@@ -33,6 +38,17 @@ def test_links_lead_somewhere(page):
 def test_every_page_is_on_the_site():
     nav = re.findall(r": ([\w-]+\.(?:md|ipynb))$", (ROOT / "mkdocs.yml").read_text(), re.M)
     assert sorted(nav) == sorted({page.name for page in (ROOT / "docs").glob("*.md")} | GENERATED | OTHERS)
+
+
+def test_the_table_of_results_is_that_of_the_runs_that_are_kept():
+    folder = ROOT / "benchmarks" / "results" / "leaderboard"
+    report = json.loads((folder / "table.json").read_text())
+    assert format_markdown(report).split("\n\n")[1] in (ROOT / "docs" / "results.md").read_text()
+    for row in report["tasks"][0]["rows"]:
+        runs = [read_predictions(path) for path in folder.glob(f"{row['network']}/seed*/logs/*_predictions.csv")]
+        found = [macro_auc(run.labels, run.probabilities) for run in runs]
+        assert len(found) == row["seeds"]
+        np.testing.assert_allclose(np.mean(found), row["auc"]["value"], rtol=1e-9)
 
 
 def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):

@@ -11,6 +11,8 @@ from benchmarks.parts.cost import program_cost
 from imlenet_jax.training.parallel import Devices
 
 REPEATS = 10
+RUN = 0.02  # seconds of runs that are waited for together, so that the waiting does not count
+MOST = 100  # of them
 MATRIX_SIZE = {"cpu": 2048}
 COPY_BYTES = 2**28  # far larger than a cache
 LOOP = 4096
@@ -45,24 +47,27 @@ def measure_ceilings(devices: Devices, dtypes: Sequence[str]) -> dict[str, Ceili
         ceilings[dtype] = Ceilings(
             flops_per_s=2 * size**3 * len(devices) / product,
             bytes_per_s=2 * COPY_BYTES * len(devices) / copy,
-            kernel_s=loop / kernels,
+            kernel_s=loop / max(kernels, LOOP),  # should a newer XLA's program not tell its trips
         )
     return ceilings
 
 
 def best_run(function: Callable[[jax.Array], jax.Array], value: jax.Array) -> tuple[float, int]:
-    """The shortest of several runs, as other processes only ever slow one down, and the kernels that it started.
+    """The shortest of several runs, as other processes only ever slow one down, and the kernels that one starts.
 
     Each run takes what the one before returned, in the same memory: fresh pages would be timed too.
     """
     compiled = jax.jit(function, donate_argnums=0).lower(value).compile()
     value = jax.block_until_ready(compiled(value))
-    seconds = []
-    for _ in range(REPEATS):
+    seconds, count = [], 1
+    for _ in range(REPEATS + 1):
         start = time.perf_counter()
-        value = jax.block_until_ready(compiled(value))
-        seconds.append(time.perf_counter() - start)
-    return min(seconds), program_cost(compiled.as_text() or "").kernels
+        for _ in range(count):
+            value = compiled(value)
+        jax.block_until_ready(value)
+        seconds.append((time.perf_counter() - start) / count)
+        count = max(1, min(MOST, int(RUN / seconds[0])))
+    return min(seconds[1:]), program_cost(compiled.as_text() or "").kernels
 
 
 def _on_each(devices: Devices, shape: tuple[int, ...], dtype: str = "float32", value: float = 0.5) -> jax.Array:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 
 from imlenet_jax.models.platform import as_if_on
@@ -14,7 +15,7 @@ def convolutions(step: Callable[..., Any], *arguments: Any) -> dict[str, Callabl
 
     Their names tell the shapes of signal and kernel, and where it applies strides and dilations.
     """
-    with as_if_on(jax.default_backend()):  # of the programs by platform, the one that runs
+    with as_if_on(jax.export.default_export_platform()):  # of the programs by platform, the one that runs
         traced = jax.make_jaxpr(step)(*arguments)
     found = (e for e in equations(traced.jaxpr) if e.primitive.name == "conv_general_dilated")
     return {_name(equation): _call(equation) for equation in found}

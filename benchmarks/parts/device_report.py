@@ -23,6 +23,7 @@ def device_report(results: Results) -> str:
         "originals": _originals,
         "training": _training,
         "convolutions": _convolutions,
+        "largest": _steps,
     }
     parts += [table(results[name]) for name, table in tables.items() if results.get(name)]  # earlier ones lack some
     for name, title in (("left_out", "Left out for want of time"), ("failed", "Failed")):
@@ -88,7 +89,8 @@ def _parity(rows: list[Results]) -> str:
         return "all hold" if not broken else f"beyond: {', '.join(broken)}"
 
     def error(row: Results, name: str) -> str:
-        return f"{row['rows'][name]['error']:.1e}"
+        found = row["rows"][name]["error"]
+        return "no number" if found is None else f"{found:.1e}"
 
     names = ("forward", "gradient norms", "training loss")
     return markdown(

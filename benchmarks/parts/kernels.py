@@ -19,6 +19,9 @@ def longest_kernels(step: Callable[[], Any], count: int) -> dict[str, Any]:
     """Run some steps under the profiler: microseconds and kernels per step, and of the longest kernels their names.
 
     Kernels that differ in their number alone are taken together. On a CPU there are none: nothing is seen.
+
+    Raises:
+        ValueError: an accelerator's trace has no kernels.
     """
     jax.block_until_ready(step())
     with tempfile.TemporaryDirectory() as folder:
@@ -28,7 +31,10 @@ def longest_kernels(step: Callable[[], Any], count: int) -> dict[str, Any]:
             jax.block_until_ready(pending)
         traces = sorted(Path(folder).rglob("*.trace.json.gz"))
         events = json.loads(gzip.decompress(traces[-1].read_bytes()))["traceEvents"] if traces else []
-    return summary(kernel_events(events), count)
+    kernels = kernel_events(events)
+    if not kernels and jax.default_backend() != "cpu":
+        raise ValueError(f"no kernels among {len(events):,} events of {len(traces)} traces")
+    return summary(kernels, count)
 
 
 def kernel_events(events: list[dict[str, Any]]) -> list[tuple[str, float]]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -32,6 +32,12 @@ def make_step(
     return devices.compile_predict(partial(predict_step, network)), partial(init_variables, network), False
 
 
+@cache
+def initial_variables(model: str, config: Config) -> Any:
+    """A network's variables before training, on the host; drawn once, since that takes as long as to compile a step."""
+    return jax.device_get(jax.jit(partial(init_variables, create_model(model, config)))(jax.random.key(0)))
+
+
 class Step:
     """A training or inference step compiled for the shapes of one batch, with the state that it works on.
 
@@ -55,8 +61,10 @@ class Step:
         steps_per_call: int = 1,
         options: dict[str, Any] | None = None,
     ):
-        step, create, self._training = make_step(model, mode, config, dtype, devices, steps_per_call)
-        self.state: Any = devices.put_everywhere(jax.jit(create)(jax.random.key(0)))
+        step, _, self._training = make_step(model, mode, config, dtype, devices, steps_per_call)
+        variables = initial_variables(model, config)
+        state = new_state(variables, make_optimizer(model)) if self._training else variables
+        self.state: Any = devices.put_everywhere(state)
         rest = (None, scaler, SEED) if self._training else (scaler,)
         self._rest: tuple[Any, ...] = devices.put_everywhere(rest)
         start = time.perf_counter()

@@ -18,10 +18,15 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.experimental import pallas as pl
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.experimental.pallas import triton
 from jax.sharding import NamedSharding, PartitionSpec
 
 from imlenet_jax.models.platform import platform_taken
+
+triton: Any
+try:
+    from jax.experimental.pallas import triton
+except ImportError:  # a jax without that backend: there is no kernel, and the scan serves a GPU, too
+    triton = None
 
 LARGEST = 128  # units up to which the recurrent weights are at hand fast enough
 IN_REGISTERS = 64  # units up to which they stay in registers; more are read again at every step
@@ -33,7 +38,11 @@ Arrays = tuple[jax.Array, ...]
 
 def fits(x: jax.Array, recurrent: jax.Array) -> bool:
     """Whether there is a kernel for these: float32 (any type where kernels are interpreted), few enough units."""
-    return recurrent.shape[1] <= LARGEST and (x.dtype == jnp.float32 or platform_taken() is not None)
+    return (
+        triton is not None
+        and recurrent.shape[1] <= LARGEST
+        and (x.dtype == jnp.float32 or platform_taken() is not None)
+    )
 
 
 def hidden_states_in_one_kernel(x: jax.Array, kernel: jax.Array, bias: jax.Array, recurrent: jax.Array) -> jax.Array:

@@ -188,6 +188,13 @@ def test_a_program_of_another_time_gives_way_to_the_weights(classifier, tmp_path
     np.testing.assert_allclose(found.predict_proba(ecgs), classifier.predict_proba(ecgs), atol=1e-6)
 
 
+def test_a_gpu_runs_the_program_whatever_jax_calls_it(classifier, tmp_path, monkeypatch):
+    path, _, _ = export(classifier, "stablehlo", tmp_path)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # NVIDIA's; the program's platform is cuda
+    monkeypatch.setattr(jax.export, "default_export_platform", lambda: "cuda")
+    load(path)  # a warning would be an error
+
+
 def test_with_other_weights_the_network_answers_and_not_the_program(classifier, tmp_path):
     path, _, ecgs = export(classifier, "stablehlo", tmp_path)
     found = load(path)

@@ -59,7 +59,33 @@ def test_what_is_like_something_slow_is_left_out_and_the_rest_is_not(tmp_path, m
 
         return measure
 
-    tasks = [("slow", "first", 40), ("quick", "second", 1), ("slow", "third", 40), ("quick", "fourth", 1)]
+    tasks = [("slow", "first", 35), ("quick", "second", 1), ("slow", "third", 35), ("quick", "fourth", 5)]
+    tasks += [("like none", "fifth", 1)]
     Session("x", ["parity"], tmp_path, minutes=1).work_through("parity", [Task(a, b, takes(c)) for a, b, c in tasks])
-    assert [row["what"] for row in _results(tmp_path)["left_out"]] == ["third"]
-    assert [row["took_s"] for row in _results(tmp_path)["parity"]] == [40, 1, 1]
+    assert [row["what"] for row in _results(tmp_path)["left_out"]] == ["third", "fifth"]
+    assert [row["took_s"] for row in _results(tmp_path)["parity"]] == [35, 1, 5]
+
+
+def test_numbers_that_are_none_and_rows_that_no_report_tells_are_written_too(tmp_path):
+    session = Session("x", ["parity", "steps"], tmp_path, minutes=1)
+    wrong = PARITY | {"forward": {"error": float("nan"), "pass": False, "ours": [1.0, float("inf")]}}
+    row = {"model": "imle_net", "precision": "highest", "rows": wrong}
+    session.work_through("parity", [Task("", "one", lambda: row)])
+    found = _results(tmp_path)["parity"][0]["rows"]["forward"]
+    assert found == {"error": None, "pass": False, "ours": [1.0, None]}
+    assert "| no number | " in (tmp_path / "device.md").read_text()
+    session.work_through("steps", [Task("", "two", lambda: {"model": "imle_net"})])
+    assert _results(tmp_path)["steps"][0]["model"] == "imle_net"
+    assert "see device.json" in (tmp_path / "device.md").read_text()
+
+
+def test_a_device_that_is_broken_ends_the_session(tmp_path):
+    def broken():
+        raise RuntimeError("INTERNAL: CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")
+
+    session = Session("x", ["parity"], tmp_path, minutes=1)
+    session.work_through("parity", [Task("", "one", broken), Task("", "two", broken)])
+    results = _results(tmp_path)
+    assert [row["what"] for row in results["failed"]] == ["one"] and [row["what"] for row in results["left_out"]] == [
+        "two"
+    ]
