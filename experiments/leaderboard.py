@@ -288,6 +288,10 @@ class Board:
         args, usual = (run.args for run in self.runs.values()), experiments.train.make_parser()
         if folds := {name for each in args for name in FOLDS if getattr(each, name) != usual.get_default(name)}:
             reasons.append(f"the folds are others (--{', --'.join(sorted(folds))})")
+        if any(run.args.min_likelihood is not None for run in self.runs.values()):
+            reasons.append("the labels are others (--min_likelihood)")
+        if dataset.sampling_rate != 100:
+            reasons.append(f"the records have {dataset.sampling_rate} Hz, not 100")
         return reasons
 
     def _flags(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from imlenet_jax.checkpoints.description import Meta
 from imlenet_jax.data.loader import Split
-from imlenet_jax.data.own import OWN
+from imlenet_jax.data.manifest import OWN
 from imlenet_jax.data.tasks import SUB, SUPERCLASS, Task
 from imlenet_jax.errors import UserError
 from imlenet_jax.evaluation.calibration import calibration, fit_temperature, format_calibration, reliability, tempered
@@ -169,7 +169,10 @@ def read_sets(path: Path, meta: Meta) -> Sets:
 
 
 def read_tests(log_dir: Path, name: str, meta: Meta) -> dict[str, Any]:
-    """What tests of this network on its test folds have left in `log_dir`: `logs`, `groups`, `sets`, as far as there are."""
+    """What tests of this network on its test folds have left in `log_dir`: `logs`, `groups`, `sets`, as far as there are.
+
+    Groups and sets of other records than those of the logs are left out.
+    """
     found = {}
     for kind in ("logs", "groups", "sets"):
         try:
@@ -178,7 +181,10 @@ def read_tests(log_dir: Path, name: str, meta: Meta) -> dict[str, Any]:
                 found[kind] = content
         except (OSError, ValueError, LookupError, TypeError):
             pass  # not there, or not of this network
-    return found
+    records = [
+        {key: content.get(key) for key in ("data_fingerprint", "folds", "records")} for content in found.values()
+    ]
+    return {kind: content for (kind, content), of in zip(found.items(), records, strict=True) if of == records[0]}
 
 
 def _names(split: Split) -> NDArray | None:

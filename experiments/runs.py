@@ -150,9 +150,19 @@ class Run:
             raise UserError(f"{path} is gone or damaged, so what the run took is not known: move {self.folder} away")
         train = choose_records(args, open_dataset(args.data_dir, allow_missing=args.allow_missing), "training")
         records = len(train) - (len(train) % args.batchsize if args.drop_last else 0)
-        rate = statistics.median([row[RATE] for row in times[1:] or times])  # the first epoch compiles
+        rate = speed(times)
+        if not rate:
+            raise UserError(
+                f"{self.folder} was stopped at the end of its only epoch, so its speed is not known: move it away"
+            )
         epochs = read_meta(self.checkpoints, "latest")[0]
         return Cost(epochs, rate, epochs * records / rate, int(max(row[PEAK] for row in times)))
+
+
+def speed(times: Sequence[Mapping[str, float]]) -> float:
+    """Median records/s of the epochs but the first, which compiles; one that was stopped at its end had no step left."""
+    later, first = ([row[RATE] for row in rows if row[RATE]] for rows in (times[1:], times[:1]))
+    return statistics.median(later or first or [0.0])
 
 
 def _deciding(args: Any) -> dict[str, Any]:

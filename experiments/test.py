@@ -133,7 +133,7 @@ def test_one(args: argparse.Namespace, name: str, devices: Devices) -> dict[str,
     check_unseen(meta, split, args, "--test_folds" if args.split == "test" else "--val_folds")
     groups = columns_of(dataset, args.by, split.rows)
     validation = choose_records(args, dataset, "validation") if args.temperature or args.coverage else None
-    if validation is not None and args.coverage:
+    if validation is not None:
         check_unseen(meta, validation, args, "--val_folds")
 
     predict = partial(
@@ -169,6 +169,18 @@ def check_unseen(meta: Meta, split: Split, args: argparse.Namespace, flag: str) 
         raise UserError(
             f"{count} of the {len(split)} records of {flag} trained this network, so it would look better than it is: "
             f"choose other {flag}, or --allow_seen True"
+        )
+    chosen_by = set(meta.training.get("val_folds") or ()) & set(args.test_folds)
+    if (
+        flag == "--test_folds"
+        and chosen_by
+        and not args.allow_seen
+        and meta.data_fingerprint == split.dataset.fingerprint
+    ):
+        warnings.warn(
+            f"fold {min(chosen_by)} chose this network's best epoch and its thresholds, so it looks better here than it is",
+            DataWarning,
+            stacklevel=2,
         )
 
 

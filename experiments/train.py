@@ -34,6 +34,7 @@ from experiments.cli import (
     positive_int,
     run_name,
 )
+from experiments.results import read_tests
 from experiments.task import (
     LEAKS,
     REFERENCE,
@@ -217,6 +218,13 @@ def _command_to_test(args: argparse.Namespace) -> list[str]:
         command += ["--log_dir", str(args.log_dir)]
     if args.task:
         command += ["--task", args.task]
+    for flag, value in (("val_folds", args.val_folds), ("test_folds", args.test_folds)):
+        if value != make_parser().get_default(flag):
+            command += [f"--{flag}", ",".join(map(str, value))]
+    if args.min_likelihood is not None:
+        command += ["--min_likelihood", f"{args.min_likelihood:g}"]
+    if args.allow_missing:
+        command += ["--allow_missing", "True"]
     if args.sub:
         command += ["--sub", "True"] + ["--sub_split", REFERENCE] * (args.sub_split == REFERENCE)
     if args.seeds > 1:
@@ -257,7 +265,8 @@ def train_one(
             raise UserError(_explain(error, args.log_dir, name, train)) from error
     if log:
         print(f"best: epoch {best['epoch']}, validation macro AUC {best[SCORE]:.4f}")
-        write_card(folder, read_meta(folder)[1])
+        meta = read_meta(folder)[1]
+        write_card(folder, meta, read_tests(args.log_dir, name, meta))
         print(f"checkpoints: {folder}   logs: {log.path}")
 
 

@@ -1,7 +1,9 @@
 """The model card: what a network is, how it came about and how good it was found. Nothing in it is typed by hand."""
 
 import contextlib
+import json
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,26 +104,27 @@ def _training(meta: Meta) -> Iterator[tuple[str, Any]]:
     yield "versions", ", ".join(f"{name} {number}" for name, number in meta.versions.items())
 
 
+# Flags that decide the result, and what they are unless given (where the command need not say it).
+_DECIDING = {
+    **dict.fromkeys(("model", "task", "batchsize", "epochs", "lr")),
+    "schedule": "constant",
+    **dict.fromkeys(("weight_decay", "crop", "patience", "seed", "dtype", "precision", "min_likelihood", "init_from")),
+    **{"sub": False, "train_folds": [*range(1, 9)], "val_folds": [9], "drop_last": True},
+    **{"freeze_epochs": 0, "backbone_lr": 1.0, "config": {}},
+}
+
+
 def _command(flags: Mapping[str, Any]) -> str:
     """The command with the flags that decide the result."""
-    named = (
-        "model",
-        "task",
-        "sub",
-        "batchsize",
-        "epochs",
-        "lr",
-        "schedule",
-        "weight_decay",
-        "crop",
-        "patience",
-        "seed",
-        "dtype",
-        "precision",
-        "min_likelihood",
-    )
-    given = {name: flags[name] for name in named if flags.get(name) not in (None, False, "constant")}
-    return "python -m experiments.train " + " ".join(f"--{name} {value}" for name, value in given.items())
+    given = {name: flags[name] for name, usual in _DECIDING.items() if flags.get(name, usual) not in (None, usual)}
+    words = [word for name, value in given.items() for word in (f"--{name}", _word(value))]
+    return shlex.join(["python", "-m", "experiments.train", *words])
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _thresholds(meta: Meta) -> Iterator[str]:

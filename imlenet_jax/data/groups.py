@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from imlenet_jax.data.own import OWN
+from imlenet_jax.data.manifest import OWN
 from imlenet_jax.data.shards import Dataset
 from imlenet_jax.errors import UserError
 
@@ -54,7 +54,7 @@ def group_records(cells: Sequence[str], column: str, sexes: Mapping[str, str] | 
     if np.isfinite(values[stated]).all():
         if len(np.unique(values[stated])) > MOST:
             return _with_rest(_quarters(values))
-        texts = np.array([f"{value:g}" if known else "" for value, known in zip(values, stated, strict=True)])
+        texts = np.array([_text(value) if known else "" for value, known in zip(values, stated, strict=True)])
     if column.casefold() == "sex" and sexes:
         texts = np.array([sexes.get(text, text) for text in texts])
     names, counts = np.unique(texts[stated], return_counts=True)
@@ -69,7 +69,7 @@ def _quarters(values: NDArray[np.float64]) -> dict[str, Mask]:
     found = {}
     for low, high in itertools.pairwise(edges):
         last = high == edges[-1]
-        name = f"{low:g} to {high:g}" if last else f"{low:g} to under {high:g}"
+        name = f"{_text(low)} to {_text(high)}" if last else f"{_text(low)} to under {_text(high)}"
         found[name] = (values >= low) & ((values <= high) if last else (values < high))
     return found
 
@@ -78,6 +78,11 @@ def _with_rest(groups: dict[str, Mask], rest: Mask | None = None) -> dict[str, M
     """The groups that have records, and those records that no group has."""
     rest = ~np.any(list(groups.values()), axis=0) if rest is None else rest
     return {name: mask for name, mask in {**groups, NOT_STATED: rest}.items() if mask.any()}
+
+
+def _text(value: float) -> str:
+    """So exact that numbers which differ are not called the same."""
+    return f"{value:.15g}"
 
 
 def _number(text: str) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from imlenet_jax.data.manifest import MANIFEST
 from imlenet_jax.data.records import read_header
 from imlenet_jax.data.sources import TableFormat, find_records, is_table
 from imlenet_jax.errors import UserError
@@ -59,7 +60,8 @@ def folder_rows(folder: Path, table: TableFormat) -> list[Row]:
     Raises:
         UserError: there are no such folders, or a class has nothing to read.
     """
-    classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    classes = [path for path in inside if not (path / MANIFEST).exists()]  # shards may lie beside them
     if not classes:
         raise UserError(f"{folder} holds no folders: it must have one for each class, named after it")
     rows = []

@@ -17,6 +17,7 @@ from imlenet_jax.errors import UserError
 from imlenet_jax.files import parse_json, read_limited, write_atomically
 
 MANIFEST = "manifest.json"
+OWN = "own recordings"  # the source of shards that are not of PTB-XL or synthetic
 VERSION = 2
 MAX_BYTES = 2**26  # some 200,000 records
 MAX_SECONDS = 60  # of a record; at least one

@@ -1,5 +1,6 @@
 """Anybody's recordings to int16 shards, through the code that inference reads them with: parallel, resumable, nothing dropped silently."""
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -24,7 +25,7 @@ from tqdm.auto import tqdm
 from imlenet_jax.data.convert import empty_array, read_part, write_shard
 from imlenet_jax.data.ecg import read_ecg
 from imlenet_jax.data.listing import Listing
-from imlenet_jax.data.manifest import MANIFEST, VERSION, OldManifest, canonical, read_manifest, write_manifest
+from imlenet_jax.data.manifest import MANIFEST, OWN, VERSION, OldManifest, canonical, read_manifest, write_manifest
 from imlenet_jax.data.plausibility import wrong_source
 from imlenet_jax.data.prepare import (
     SCALER_FOLDS,
@@ -36,12 +37,12 @@ from imlenet_jax.data.prepare import (
     usable_cores,
 )
 from imlenet_jax.data.ptbxl import LEADS, SECONDS
+from imlenet_jax.data.records import signal_files
 from imlenet_jax.data.scaling import Moments, sums_and_squares
 from imlenet_jax.data.sources import TableFormat
 from imlenet_jax.errors import DataWarning, UserError
 from imlenet_jax.files import write_atomically
 
-OWN = "own recordings"
 TASK = "labels"
 REPORT = "prepare_report.csv"
 STEPS_PER_MV = 1000  # of the shards: half a microvolt of rounding, as PTB-XL has
@@ -127,6 +128,10 @@ def take(path: Path, table: TableFormat, shape: Shape) -> Taken:
         return Taken(nothing, [], [], str(error), "", "", float("nan"))
     whole = [window for window in windows if window.complete]
     stored = [quantise(window.signal_mv) for window in whole]
+    if any(abs(step) >= 2**31 for *_, baseline in stored for step in baseline):
+        return Taken(
+            nothing, [], [], "a lead lies millions of mV from 0: correct its unit, or its gain", "", "", float("nan")
+        )
     findings = dict.fromkeys(itertools.chain(*(window.findings for window in windows)))
     left_out = len(windows) - len(whole)
     return Taken(
@@ -268,7 +273,7 @@ def write_report(path: Path, listing: Listing, lines: list[list[Any]]) -> None:
 
 def _key(listing: Listing, shape: Shape) -> str:
     """sha256 of all that decides what the shards hold, of the recordings' files only the sizes; it moves with the folder."""
-    sizes = [file.stat().st_size if file.is_file() else None for file in listing.files]
+    sizes = [[part.stat().st_size if part.is_file() else None for part in _parts(file)] for file in listing.files]
     root = os.path.relpath(listing.root.resolve(), listing.path.resolve().parent)
     settings = [
         SHARD_SAMPLES,
@@ -279,6 +284,14 @@ def _key(listing: Listing, shape: Shape) -> str:
         shape.short,
     ]
     return hashlib.sha256(canonical([VERSION, listing.checksum, listing.classes, root, sizes, *settings])).hexdigest()
+
+
+def _parts(file: Path) -> list[Path]:
+    """The files of a recording: a WFDB header, and those that it refers to."""
+    if file.suffix == ".hea":
+        with contextlib.suppress(UserError, OSError):
+            return [file, *signal_files(file.with_suffix(""))]
+    return [file]
 
 
 def _is_current(out: Path, key: str) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from imlenet_jax.data.convert import Job, Part, convert, finished
-from imlenet_jax.data.manifest import MANIFEST, OldManifest, canonical, read_manifest, write_manifest
+from imlenet_jax.data.manifest import MANIFEST, OWN, OldManifest, canonical, read_manifest, write_manifest
 from imlenet_jax.data.ptbxl import (
     DATABASE,
     LEADS,
@@ -177,6 +177,8 @@ def _is_current(out: Path, data_dir: Path, sampling_rate: int, source: dict[str,
     if content["sampling_rate"] != sampling_rate:
         raise UserError(f"{out} holds shards at {content['sampling_rate']} Hz: choose another folder with --out")
     before = content["source"]
+    if before["name"] == OWN:
+        raise UserError(f"{out} holds shards of {OWN}: give it as --data_dir to use them, or move it away")
     missing = before["missing"]
     if any(before.get(name) != checksum for name, checksum in source.items()):
         return False

@@ -71,7 +71,7 @@ def fit(
         UserError: the data, folds, task or network cannot be used so, or the folder holds another run.
     """
     entry(model)
-    folds = tuple(sorted(set(train_folds))), tuple(sorted(set(val_folds)))
+    folds = tuple(sorted(set(map(int, train_folds)))), tuple(sorted(set(map(int, val_folds))))
     if shared := set(folds[0]) & set(folds[1]):
         raise UserError(f"train_folds and val_folds share fold {min(shared)}: choose folds that are apart")
     fields = {field.name for field in dataclasses.fields(Recipe)}
@@ -107,7 +107,7 @@ def fit(
         if start is None or not start.finished(chosen.epochs, chosen.patience):
             with Checkpoints(folder) as checkpoints:
                 loop.fit(meta, train, validation, chosen, devices, checkpoints, start=start)
-        write_card(folder, read_meta(folder)[1])
+            write_card(folder, read_meta(folder)[1])
     return load(folder)
 
 

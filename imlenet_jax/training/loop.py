@@ -66,7 +66,7 @@ def fit(
     def save_unfinished(state: TrainState, so_far: Unfinished) -> None:
         checkpoints.save_unfinished(under_way(meta, history, len(so_far.losses)), devices.get_state(state), so_far)
 
-    for epoch in range(len(history) + 1, recipe.epochs + 1):
+    for epoch in range(len(history) + 1, 1 + (len(history) if selection.over else recipe.epochs)):
         if recipe.freeze_epochs and epoch == recipe.freeze_epochs + 1 and unfinished is None:
             state = trainer.with_new_optimizer(state)
         state, row, rate = trainer.epoch(state, epoch, unfinished, watch, save_unfinished)

@@ -1,8 +1,12 @@
 """What a run is trained by."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 import jax.numpy as jnp
+import numpy as np
+
+from imlenet_jax.errors import UserError
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
@@ -30,3 +34,18 @@ class Recipe:
     backbone_lr: float = 1.0
     weight_decay: float | None = None
     schedule: str = "constant"
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic):  # JSON, in which checkpoints describe themselves, has Python's own only
+                object.__setattr__(self, field.name, value.item())
+        if self.dtype not in DTYPES:
+            raise UserError(f"dtype is {self.dtype!r}: choose one of {', '.join(DTYPES)}")
+        for name in ("batchsize", "epochs", "patience", "steps_per_call"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed is {self.seed}: it must be from 0 to {2**32 - 1}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise UserError(f"lr is {self.lr}: it must be a number above 0")

@@ -1,7 +1,7 @@
 """Continuing a run: whether what is in a checkpoint folder is the same run, and from where it goes on."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from imlenet_jax.files import move_aside
 from imlenet_jax.models import create_model, init_variables
 from imlenet_jax.training.optimizers import courses, make_optimizer
 from imlenet_jax.training.parallel import is_first_process, wait_for_processes
+from imlenet_jax.training.recipe import Recipe
 from imlenet_jax.training.saving import UNFINISHED
 from imlenet_jax.training.step import TrainState, Unfinished, new_state
 
@@ -27,6 +28,10 @@ FREE_FLAGS = {
     *("data_dir", "allow_missing", "test_folds", "seeds", "config", "epochs", "deterministic", "compilation_cache"),
     *("num_devices", "steps_per_call", "data_on_device"),
     *("coordinator_address", "num_processes", "process_id", "heartbeat"),
+}
+# What a flag was that a checkpoint does not name: `fit` knows fewer than `train`, and an earlier version knew fewer, too.
+UNNAMED = {field.name: field.default for field in fields(Recipe)} | {
+    **{"crop": None, "init_from": None, "min_likelihood": None, "parallel": "sharded", "precision": "default"}
 }
 
 
@@ -103,6 +108,7 @@ def find_start(folder: Path, meta: Meta, resume: bool | str = "auto") -> Start |
 def differing_flags(old: Meta, new: Meta) -> list[str]:
     """The flags that make two runs different ones, each with both values, as `--lr was 0.1, is 0.2`."""
     before, now = old.training, json.loads(json.dumps(new.training))
+    before, now = before | UNNAMED | before, now | UNNAMED | now  # in the order of the flags
     pairs = {f"--{flag}": (before[flag], now[flag]) for flag in now if flag in before and flag not in FREE_FLAGS}
     pairs["--model"] = old.model, new.model
     grows = now.get("epochs", 0) > before.get("epochs", 0)
@@ -126,7 +132,7 @@ def _progress(path: Path) -> tuple[float, float]:
 
 
 def _load(wanted: Meta, path: Path, meta: Meta) -> Start:
-    if not meta.training:
+    if not meta.training or "converted_from" in meta.training:
         raise UserError(
             f"{path} is a converted network, not a run: choose another --checkpoint_dir, or --resume False "
             "to start anew and keep it aside"

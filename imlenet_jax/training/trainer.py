@@ -132,7 +132,7 @@ class Trainer:
             "train_macro_auc": float(macro_auc_present(labels, log_odds)),
             "train_mean_accuracy": float(mean_accuracy(labels, sigmoid(log_odds))),
         }
-        return state, row, (len(logits) - first * recipe.batchsize) / seconds
+        return state, row, (len(logits) - (0 if unfinished is None else len(unfinished.logits))) / seconds
 
     @property
     def steps(self) -> int:

@@ -1,5 +1,7 @@
 """The card says what the checkpoint and its tests know."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from imlenet_jax.checkpoints.card import card, parameters, write_card
@@ -31,7 +33,10 @@ def test_it_says_what_the_checkpoint_knows():
     assert text.startswith("# mousavi, superclass\n\nFor research, not for diagnosis")
     assert f"| network | mousavi, {parameters(META):,} parameters |" in text
     assert "| records | 6 of fold 1, 2; validated on fold 9 |" in text and "CC BY 4.0" in text
-    assert "`python -m experiments.train --model mousavi --lr 0.001 --seed 3`" in text
+    assert "`python -m experiments.train --model mousavi --lr 0.001 --seed 3 --train_folds 1,2`" in text
+    changed = {"seed": 0, "weight_decay": 0.0, "config": {"hidden": 8}}
+    command = "--lr 0.001 --weight_decay 0.0 --seed 0 --train_folds 1,2 --config '{\"hidden\": 8}'`"
+    assert command in card(replace(META, training=META.training | changed))
     assert "| epoch | 7, validation macro AUC 0.8750 |" in text
     assert r"| A\|B | 0.2500 |" in text and "| NORM | - |" in text
     assert "## Test" not in text

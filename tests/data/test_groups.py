@@ -29,6 +29,7 @@ def test_ages_are_years_and_300_is_over_89():
 
 def test_few_values_are_taken_as_they_are_the_commonest_first():
     assert members(["1.0", "0.0", "1", "", "2.0"], "site") == {"1": [0, 2], "0": [1], "2": [4], "not stated": [3]}
+    assert members(["20230101", "20230102"], "visit") == {"20230101": [0], "20230102": [1]}
     assert members(["B", "A", "A 1"], "device") == {"A": [1], "A 1": [2], "B": [0]}
     assert members(["AT-6  C", "AT-6 C"], "device") == {"AT-6 C": [0, 1]}
 

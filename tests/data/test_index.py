@@ -47,6 +47,8 @@ def test_a_folder_per_class(tmp_path):
     np.save(tmp_path / "LBBB" / "b.npy", np.zeros((5000, 2)))
     table = TableFormat(500.0, ("I", "II"), "uV")
     assert folder_rows(tmp_path, table) == [Row("AF/deep/a", ("AF",)), Row("LBBB/b.npy", ("LBBB",), format=table)]
+    (tmp_path / "imlenet_shards_100").mkdir()
+    (tmp_path / "imlenet_shards_100" / "manifest.json").touch()  # of `prepare`, which puts shards beside the table
     path = tmp_path / "records.csv"
     path.write_text(listing_text(folder_rows(tmp_path, table)))
     found = read_listing(path)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,12 +161,40 @@ def test_recordings_that_are_mended_are_taken_the_next_time(folder):
     assert prepare(folder).records == 0
 
 
+def test_a_signal_file_that_is_mended_is_read_anew(tiny_ptbxl):
+    folder = tiny_ptbxl.path
+    paths = sorted((folder / "records100").rglob("*.hea"))
+    rows = [f"{path.relative_to(folder).with_suffix('')},{number % 2}" for number, path in enumerate(paths)]
+    (folder / "records.csv").write_text("\n".join(["record,A", *rows]) + "\n")
+    cut = paths[0].with_suffix(".dat")
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[:100])
+    assert prepare(folder).records == len(paths) and prepare(folder).records == 0
+    before = len(open_shards(folder / "out"))
+    cut.write_bytes(whole)
+    assert prepare(folder).records == len(paths) and len(open_shards(folder / "out")) > before
+
+
+def test_a_lead_beyond_all_measure_costs_its_own_recording_only(folder):
+    np.savetxt(
+        folder / "0.csv", np.full((400, 3), 8388607.0), delimiter=",", header="I (mV),II (mV),V1 (mV)", comments=""
+    )
+    prepare(folder)
+    assert "0.csv" not in open_shards(folder / "out").about["record"].tolist()
+    report = (folder / "out" / "prepare_report.csv").read_text().splitlines()
+    assert "a lead lies millions of mV from 0" in report[1]
+
+
 def test_shards_of_other_data_are_left_alone(folder, tiny_ptbxl):
     from imlenet_jax.data.prepare import prepare as prepare_ptbxl
 
     prepare_ptbxl(tiny_ptbxl.path, folder / "out", progress=False)
     with pytest.raises(UserError, match=r"out holds shards of PTB-XL: choose another folder with --out"):
         prepare(folder)
+    shutil.rmtree(folder / "out")
+    prepare(folder)
+    with pytest.raises(UserError, match=r"out holds shards of own recordings: give it as --data_dir"):
+        prepare_ptbxl(tiny_ptbxl.path, folder / "out", sampling_rate=50, progress=False)
 
 
 def test_missing_samples_leave_a_window_out(folder):

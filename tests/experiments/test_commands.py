@@ -44,7 +44,7 @@ def test_train_then_test(here, synthetic_shards, monkeypatch, capsys):
         "--train_folds",
         "1-7",
         "--val_folds",
-        "8,9",
+        "8",
     ]
     assert call(monkeypatch, experiments.train, *flags, *train) == 0
     logs = json.loads((here / "logs/imle_net_train_logs.json").read_text())
@@ -167,6 +167,7 @@ def test_logs_that_cannot_be_written_leave_earlier_checkpoints_in_place(here, sy
     assert (here / "checkpoints/imle_net/1").is_dir()
 
 
+@pytest.mark.filterwarnings("always::imlenet_jax.errors.DataWarning")  # as users see them
 def test_a_second_training_in_the_same_folders_is_refused(here, synthetic_shards, monkeypatch, capsys):
     flags = ["--data_dir", synthetic_shards, "--model", "mousavi", "--log_dir", "same", "--checkpoint_dir", "same"]
     (here / "same").mkdir()
@@ -176,10 +177,15 @@ def test_a_second_training_in_the_same_folders_is_refused(here, synthetic_shards
         error = capsys.readouterr().err
         assert f"another training of mousavi is writing to same: wait for its end, or choose another --{flag}" in error
     small = json.dumps({"filters": [4, 4], "lstm_units": 4, "hidden": 8})
-    assert call(monkeypatch, experiments.train, *flags, "--config", small, "--batchsize", 8, "--epochs", 1) == 0
+    flags += ["--config", small, "--batchsize", 8, "--epochs", 1, "--test_folds", "10", "--min_likelihood", "50"]
+    assert call(monkeypatch, experiments.train, *flags, "--train_folds", "1-7", "--val_folds", "8,9") == 0
     told = capsys.readouterr().out.splitlines()[-1]
-    command = told.removeprefix("next: python -m experiments.test ")
-    assert call(monkeypatch, experiments.test, *shlex.split(command), "--val_folds", 8, "--test_folds", "9,10") == 0
+    command = shlex.split(told.removeprefix("next: python -m experiments.test "))
+    assert command[-4:] == ["--val_folds", "8,9", "--min_likelihood", "50"]
+    assert call(monkeypatch, experiments.test, *command) == 0
+    assert "chose this network" not in capsys.readouterr().err
+    assert call(monkeypatch, experiments.test, *command, "--val_folds", 10, "--test_folds", 9) == 0
+    assert "fold 9 chose this network's best epoch and its thresholds" in capsys.readouterr().err
 
 
 def test_validation_records_that_are_all_alike_are_refused(here, monkeypatch, capsys):

@@ -56,6 +56,8 @@ def test_a_file_with_what_the_tests_have_found(call, checkpoints, tmp_path, synt
     np.testing.assert_allclose(found.predict_proba(ecgs), load(checkpoints / "mousavi").predict_proba(ecgs), atol=1e-6)
 
     content = json.loads((tmp_path / "logs/mousavi_test_logs.json").read_text())
+    (tmp_path / "logs/mousavi_test_logs.json").write_text(json.dumps(content | {"folds": [9]}))
+    assert sorted(read_tests(tmp_path / "logs", "mousavi", meta)) == ["logs"]  # sets are of other records
     (tmp_path / "logs/mousavi_test_logs.json").write_text(json.dumps(content | {"checksum": 1}))
     assert sorted(read_tests(tmp_path / "logs", "mousavi", meta)) == ["sets"]  # those of other weights are not taken
 

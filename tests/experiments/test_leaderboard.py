@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import experiments.leaderboard
-from experiments.runs import Processes, Run
+from experiments.runs import Processes, Run, speed
 from imlenet_jax.files import exclusive
 from tests.calls import call
 
@@ -98,6 +98,13 @@ def test_a_table_is_the_same_after_a_kill(here, synthetic_shards, monkeypatch, c
         assert call(monkeypatch, experiments.leaderboard, *flags, "--out", "whole", "--lr", 0.1) == 2
         assert "whole/narrow/seed42 holds a run with other flags (--lr was 0.001, is 0.1)" in capsys.readouterr().err
         shutil.rmtree("whole/narrow/seed42/checkpoints", ignore_errors=True)  # its record says the same
+
+
+def test_speed_is_that_of_epochs_that_were_timed():
+    epochs = [{"records_per_second": rate} for rate in (1.0, 8.0, 0.0, 10.0)]
+    assert (
+        speed(epochs) == 9.0 and speed(epochs[:1]) == speed([epochs[0], epochs[2]]) == 1.0 and speed(epochs[2:3]) == 0
+    )
 
 
 def test_a_run_that_fails_does_not_end_the_others(here, synthetic_shards, monkeypatch, capsys):

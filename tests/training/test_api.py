@@ -21,7 +21,7 @@ SMALL = {"filters": [4, 4], "lstm_units": 4, "hidden": 8}
 
 def test_five_lines_are_the_command(tmp_path, synthetic_shards, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    given = {"epochs": 2, "batchsize": 8, "seed": 3, "config": SMALL}
+    given = {"epochs": 2, "batchsize": 8, "seed": np.int64(3), "config": SMALL, "train_folds": np.arange(1, 9)}
     classifier = imlenet_jax.fit("mousavi", synthetic_shards, num_devices=1, **given)
     assert [row["epoch"] for row in load("checkpoints/mousavi", "latest").meta.history] == [1, 2]
     assert (tmp_path / "checkpoints/mousavi/card.md").read_text().startswith("# mousavi, superclass")
@@ -36,7 +36,9 @@ def test_five_lines_are_the_command(tmp_path, synthetic_shards, monkeypatch, cap
     capsys.readouterr()
     assert call(monkeypatch, experiments.train, *flags) == 0
     assert "already finished" in capsys.readouterr().out or (tmp_path / "logs").is_dir()
+    (tmp_path / "other/mousavi/card.md").write_text("of a test")
     again = imlenet_jax.fit("mousavi", synthetic_shards, "other/mousavi", num_devices=1, **given)
+    assert (tmp_path / "other/mousavi/card.md").read_text() == "of a test"
     np.testing.assert_array_equal(again.predict_proba(signals), expected)
     with pytest.raises(UserError, match=r"--lr was 0.001, is 0.1"):
         imlenet_jax.fit("mousavi", synthetic_shards, num_devices=1, lr=0.1, **given)
@@ -94,6 +96,11 @@ def test_a_network_of_crops_takes_whole_records(tmp_path, synthetic_shards, monk
         ({"task": "colour"}, "has no task 'colour'"),
         ({"crop": 10.0}, "--crop 10: the records have 10 s"),
         ({"batchsize": 10**6}, "is larger than the"),
+        ({"batchsize": 0}, "batchsize is 0: it must be 1 or more"),
+        ({"epochs": 0}, "epochs is 0: it must be 1 or more"),
+        ({"dtype": "float16"}, "dtype is 'float16': choose one of float32, bfloat16"),
+        ({"seed": -1}, "seed is -1: it must be from 0"),
+        ({"lr": float("nan")}, "lr is nan: it must be a number above 0"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments, sentence, tmp_path, synthetic_shards, monkeypatch):

@@ -208,6 +208,13 @@ def test_a_finished_run_goes_on_only_for_more_epochs(run):
     assert start.finished(epochs=4, patience=1) == Selection(1, start.meta.history).over
 
 
+def test_a_run_without_patience_left_does_not_go_on(run, monkeypatch):
+    shutil.copytree(run.folder / "whole", run.folder / "patient")
+    monkeypatch.setattr(Selection, "over", property(lambda self: True))
+    best = run("patient", recipe=Recipe(batchsize=8, epochs=5))
+    assert load_meta(saved(run.folder / "patient")[0]).epoch == 3 and best["epoch"] <= 3
+
+
 @pytest.mark.parametrize(
     ("flags", "changes", "sentence"),
     [
@@ -217,10 +224,17 @@ def test_a_finished_run_goes_on_only_for_more_epochs(run):
         ({}, {"config": {"filters": 8}}, '--config was {"filters": 4}, is {"filters": 8}'),
         ({"data_dir": "other"}, {"data_fingerprint": "others"}, "--data_dir was data, is other, with other records"),
         ({"data_dir": "other", "epochs": 9, "log_dir": "x", "num_devices": 4, "resume": True}, {}, ""),
+        ({"init_from": None, "weight_decay": None, "precision": "default"}, {}, ""),  # which `fit` does not name
+        (
+            {"init_from": "base", "precision": "highest"},
+            {},
+            '--init_from was null, is "base"; --precision was "default", is "highest"',
+        ),
     ],
 )
 def test_flags_that_make_another_run_are_named(flags, changes, sentence):
-    old = Meta("rajpurkar", {"filters": 4}, [], [], 100, {}, data_fingerprint="of these records", training=FLAGS)
+    same = FLAGS | {name: value for name, value in flags.items() if name == "schedule"}
+    old = Meta("rajpurkar", {"filters": 4}, [], [], 100, {}, data_fingerprint="of these records", training=same)
     new = dataclasses.replace(old, training=FLAGS | flags, **changes)
     assert "; ".join(differing_flags(old, new)) == sentence
 
@@ -233,7 +247,10 @@ def test_what_cannot_be_continued_is_refused(run, tmp_path):
     other = dataclasses.replace(run.meta, training=FLAGS | {"lr": 0.1})
     with pytest.raises(UserError, match=r"holds a run with other flags \(--lr was 0.001, is 0.1\): give the same"):
         find_start(run.folder / "whole", other)
-    for changes, sentence in (({"training": {}}, "is a converted network, not a run"), ({"history": []}, "could not")):
+    for changes, sentence in (
+        ({"training": {"converted_from": "w.h5"}}, "is a converted network, not a run"),
+        ({"history": []}, "could not"),
+    ):
         folder = shutil.copytree(run.folder / "whole", tmp_path / next(iter(changes)))
         for path in saved(folder):
             told = path / "meta" / "metadata"
