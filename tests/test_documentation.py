@@ -44,12 +44,16 @@ def test_the_table_of_results_is_that_of_the_runs_that_are_kept():
     folder = ROOT / "benchmarks" / "results" / "leaderboard"
     report = json.loads((folder / "table.json").read_text())
     assert format_markdown(report).split("\n\n")[1] in (ROOT / "docs" / "results.md").read_text()
-    for row in report["tasks"][0]["rows"]:
+    rows = report["tasks"][0]["rows"]
+    for row in rows:
         runs = [read_predictions(path) for path in folder.glob(f"{row['network']}/seed*/logs/*_predictions.csv")]
         found = [macro_auc(run.labels, run.probabilities) for run in runs]
         assert len(found) == row["seeds"]
         if found:
             np.testing.assert_allclose(np.mean(found), row["auc"]["value"], rtol=1e-9)
+    told = re.findall(r"^\| `(\w+)` \|.*\| (0\.\d+ \[.*?\])", (ROOT / "README.md").read_text(), re.M)
+    known = {(row["model"], "{value:.3f} [{low:.3f}, {high:.3f}]".format(**row["auc"])) for row in rows if row["auc"]}
+    assert len(told) == 7 and set(told) <= known
 
 
 def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
