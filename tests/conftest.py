@@ -24,9 +24,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
+
+hypothesis.settings.register_profile("busy machine", deadline=None)  # which no test is to fail on
+hypothesis.settings.load_profile("busy machine")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

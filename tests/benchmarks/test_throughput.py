@@ -130,10 +130,12 @@ def test_a_step_waits_for_the_longest_bound():
 def test_ceilings_are_of_all_devices_together(monkeypatch):
     monkeypatch.setattr(ceilings, "MATRIX_SIZE", {"cpu": 64})
     monkeypatch.setattr(ceilings, "COPY_BYTES", 4096)
-    monkeypatch.setattr(ceilings, "best_run", lambda function, value: (2.0, function(value) is not None and 8))
+    monkeypatch.setattr(
+        ceilings, "best_run", lambda function, value: (2.0, (function(value) is not None) * 2 * ceilings.LOOP)
+    )
     one, three = (ceilings.measure_ceilings(Devices(count), ["float32"])["float32"] for count in (1, 3))
-    assert one == Ceilings(flops_per_s=64**3, bytes_per_s=4096, kernel_s=0.25)
-    assert three == Ceilings(flops_per_s=3 * 64**3, bytes_per_s=3 * 4096, kernel_s=0.25)
+    assert one == Ceilings(flops_per_s=64**3, bytes_per_s=4096, kernel_s=1 / ceilings.LOOP)
+    assert three == Ceilings(flops_per_s=3 * 64**3, bytes_per_s=3 * 4096, kernel_s=1 / ceilings.LOOP)
 
 
 def test_best_run_counts_the_kernels_of_a_loop():

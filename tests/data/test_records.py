@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imlenet_jax.data.ptbxl import LEADS
@@ -166,7 +166,6 @@ def fuzzed(tmp_path_factory):
 VALID = "rec 12 100 1000\n" + "".join(f"rec.dat 16 1000.0(0)/mV 16 0 0 0 0 {lead}\n" for lead in LEADS)
 
 
-@settings(deadline=None)  # wfdb is slow on what it does not know
 @given(
     st.binary(max_size=200)
     | st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 3), st.binary(max_size=3)).map(

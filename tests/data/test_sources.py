@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imlenet_jax.data.ptbxl import LEADS
@@ -47,7 +47,6 @@ def test_numbered_columns_are_names(tmp_path):
     np.testing.assert_array_equal(source.signal, SIGNAL)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(st.floats(allow_infinity=False), min_size=3, max_size=3), min_size=1, max_size=5),
     st.sampled_from([",", ";", "\t"]),
@@ -57,7 +56,6 @@ def test_any_numbers_survive_the_csv(tmp_path_factory, rows, separator):
     np.testing.assert_array_equal(read_source(path, TableFormat(250)).signal, rows)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=100) | st.text("0123456789.,;-+eIV \t\n\"'", max_size=100).map(str.encode))
 def test_any_csv_is_numbers_or_a_user_error(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("csv") / "a.csv"
@@ -215,7 +213,6 @@ def test_leads_of_a_record_keep_their_names(ptbxl_folder):
     assert (source.sampling_rate, source.signal.shape, set(source.units)) == (500, (5000, 12), {"mV"})
 
 
-@settings(deadline=None)
 @given(
     st.binary(max_size=200)
     | st.tuples(st.integers(0, len(HEADER) - 1), st.integers(0, 9), st.binary(max_size=9)).map(
@@ -235,7 +232,6 @@ def test_any_header_is_a_recording_or_a_user_error(tmp_path_factory, data):
         assert source.signal.shape == (len(source.signal), len(source.leads)) and len(source.signal)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 127), st.integers(0, 9), st.binary(max_size=9))
 def test_any_npy_is_numbers_or_a_user_error(tmp_path_factory, at, length, new):
     path = tmp_path_factory.mktemp("npy") / "a.npy"

@@ -52,7 +52,7 @@ def test_grids_have_the_published_thresholds():
     np.testing.assert_allclose(metrics.GRID_101, np.linspace(0, 1, 101))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases())
 def test_auc_is_the_share_of_ordered_pairs_and_what_scikit_learn_gives(case):
     labels, scores, _ = case
@@ -131,7 +131,7 @@ def test_max_f1_is_zero_when_all_predictions_are_wrong_and_nan_without_any():
     np.testing.assert_array_equal(metrics.max_f1(labels, np.full((2, 2), -1.0)), (np.nan, np.nan))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases())
 def test_sample_f1_is_that_of_the_definition(case):
     labels, scores, _ = case
@@ -148,7 +148,7 @@ def test_sample_f1_is_that_of_the_definition(case):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases())
 def test_class_f1_is_what_scikit_learn_gives(case):
     labels, scores, _ = case
@@ -159,7 +159,7 @@ def test_class_f1_is_what_scikit_learn_gives(case):
     np.testing.assert_allclose(metrics.macro_f1_at(labels, scores, limits), expected.mean(), rtol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases())
 def test_no_threshold_has_a_higher_f1_than_the_best(case):
     labels, scores, _ = case
@@ -201,7 +201,7 @@ EVERY_METRIC = {
 
 
 @pytest.mark.parametrize("name", EVERY_METRIC)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(case=cases())
 def test_weights_are_repetitions_and_lead_the_result(name, case):
     labels, scores, counts = case
