@@ -14,11 +14,8 @@ from imlenet_jax.files import write_atomically, write_json
 
 Row = dict[str, Any]
 FIRST = 20.0  # seconds that a measurement like none before is given at least
-BROKEN = (
-    "ILLEGAL_ADDRESS",
-    "LAUNCH_FAILED",
-    "illegal memory access",
-)  # after which a GPU does nothing more for a process
+# Failures after which a GPU does nothing more for a process.
+BROKEN = ("ILLEGAL_ADDRESS", "LAUNCH_FAILED", "illegal memory access")
 
 
 class Task(NamedTuple):
